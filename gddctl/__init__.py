@@ -1,0 +1,20 @@
+"""gddctl: distil a compact segmentation student, export it, prove it, measure it, ship it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+if TYPE_CHECKING:
+    from gddctl.serve.predictor import load as load
+
+
+def __getattr__(name: str) -> object:
+    # Late, so that `import gddctl` and `gddctl --help` load nothing heavy.
+    if name == "load":
+        from gddctl.serve.predictor import load
+
+        return load
+    raise AttributeError(f"module 'gddctl' has no attribute '{name}'")

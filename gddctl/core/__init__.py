@@ -1,0 +1,1 @@
+"""Nouns: names, settings, files and numbers. Standard library, pydantic and PyYAML only."""

@@ -1,0 +1,1 @@
+"""Bundles and deployable files, with their lineage."""

@@ -1,0 +1,58 @@
+"""The card of a bundle: everything about a trained model but its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt
+
+from gddctl.core.classes import ClassTable
+from gddctl.core.config.section import Section
+from gddctl.core.config.sections import DataConfig, NetworkConfig
+from gddctl.core.preprocess import PreprocessSpec
+
+CARD_NAME = "card.json"
+WEIGHTS_NAME = "model.safetensors"
+
+Role = Literal["teacher", "baseline", "student"]
+
+
+class TrainingRecord(Section):
+    """How the weights came about."""
+
+    iterations: NonNegativeInt
+    best_iteration: NonNegativeInt
+    seconds: NonNegativeFloat  # wall-clock of training, all sittings together
+    images_seen: NonNegativeInt
+    seed: NonNegativeInt
+    devices: NonNegativeInt
+    precision: str
+    method: dict[str, Any] | None = None  # settings of the distillation method
+    teacher_weights_sha256: str | None = None
+    init_weights_sha256: str | None = None
+
+
+class Card(Section):
+    """``card.json``. The weights beside it hold exactly the plain network's keys: no auxiliary head, no distiller."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    role: Role
+    network: NetworkConfig
+    differs_from_paper: tuple[str, ...] = ()  # where our network is not the papers'
+    parameters: NonNegativeInt  # count
+    classes: ClassTable
+    preprocess: PreprocessSpec
+    data: DataConfig  # where it was trained; export calibrates from here
+    weights_sha256: str  # of model.safetensors
+    config_digest: str
+    training: TrainingRecord
+    evaluation: dict[str, Any] | None = None  # EvalReport as JSON
+    licence: str = "unknown"
+    gddctl_version: str
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether ``path`` looks like a bundle folder."""
+    return path.is_dir() and (path / CARD_NAME).is_file()

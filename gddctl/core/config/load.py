@@ -1,0 +1,185 @@
+"""YAML and ``--set a.b=c`` to a checked config; every mistake is one line that names the key and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gddctl.core.config.section import Section
+from gddctl.core.config.sections import RunConfig
+from gddctl.core.digest import sha256_json
+from gddctl.core.errors import ConfigError, UsageError
+
+S = TypeVar("S", bound=Section)
+
+
+def load_config(path: Path | None, overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a run's settings.
+
+    Args:
+        path: a YAML file, or None to start from ``base`` alone.
+        overrides: ``"a.b=c"`` strings, values in YAML, applied last and in order.
+        base: settings between the defaults and those of the file.
+
+    Relative paths in a file are read relative to the file's own folder.
+    """
+    settings = merge(to_settings(RunConfig()), json.loads(json.dumps(base or {}, default=str)))
+    if path is not None:
+        settings = merge(settings, _rebase(_read_yaml(path), path.parent))
+    for override in overrides:
+        settings = merge(settings, parse_override(override))
+    return parse(RunConfig, settings)
+
+
+def parse(model: type[S], settings: Mapping[str, Any], place: str = "") -> S:
+    """Check ``settings`` against ``model``.
+
+    Raises:
+        ConfigError: one line per mistake, each naming the dotted key.
+    """
+    try:
+        # JSON mode keeps strictness (no "3" for 3) yet takes lists for tuples and strings for paths.
+        return model.model_validate_json(json.dumps(settings, default=str))
+    except ValidationError as error:
+        lines = [_explain(model, settings, item, place) for item in error.errors()]
+        raise ConfigError("; ".join(dict.fromkeys(lines))) from error
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Turn ``"a.b=c"`` into ``{"a": {"b": c}}``; the value is YAML.
+
+    >>> parse_override("train.crop=[128, 192]")
+    {'train': {'crop': [128, 192]}}
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set {text}: expected key=value with a dotted key", remedy="for example --set train.iterations=500")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is not YAML ({_first_line(error)})") from error
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    result: dict[str, Any] = nested
+    return result
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested ``base`` with ``over`` on top; a section whose ``kind`` changes starts afresh."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        same_kind = not (isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", old.get("kind")) != old.get("kind"))
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and same_kind:
+            result[key] = merge(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+def to_settings(config: Section) -> dict[str, Any]:
+    """The config as JSON-like data."""
+    result: dict[str, Any] = json.loads(config.model_dump_json())
+    return result
+
+
+def to_yaml(config: Section) -> str:
+    """The config as YAML that :func:`load_config` reads back to the same config."""
+    return yaml.safe_dump(to_settings(config), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+
+
+def digest_of(config: Section) -> str:
+    """The SHA-256 that names this config."""
+    return sha256_json(to_settings(config))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such config file", remedy="write one with: gddctl init") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({_first_line(error)})") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected keys and values at the top, found {type(loaded).__name__}")
+    return loaded
+
+
+_PATH_KEYS = (("data", "root"), ("teacher", "bundle"), ("student", "init"))
+
+
+def _rebase(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    for section, key in _PATH_KEYS:
+        inner = settings.get(section)
+        if isinstance(inner, dict) and isinstance(inner.get(key), str) and not Path(inner[key]).is_absolute():
+            settings = {**settings, section: {**inner, key: str((folder / inner[key]).resolve())}}
+    return settings
+
+
+def _explain(model: type[BaseModel], settings: Mapping[str, Any], item: Any, place: str) -> str:
+    names = _without_tags(settings, item["loc"])
+    dotted = ".".join([*([place] if place else []), *names]) or "config"
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(model, settings, names[:-1])
+        close = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.6)
+        hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(sorted(known))}"
+        return f"{dotted}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{dotted}: missing; it has no default"
+    if item["type"] == "value_error":
+        return f"{dotted}: {item['ctx']['error']}"
+    message = item["msg"][0].lower() + item["msg"][1:]
+    return f"{dotted}: {message}, found {json.dumps(item.get('input'), default=str)[:80]}"
+
+
+def _without_tags(settings: Any, loc: Iterable[Any]) -> list[str]:
+    """Drop the union tags and type names that pydantic puts into an error's place."""
+    names: list[str] = []
+    here: Any = settings
+    for part in loc:
+        if isinstance(here, Mapping) and part not in here and here.get("kind") == part:
+            continue
+        if not isinstance(here, (Mapping, list)) and names:
+            continue  # a branch of a union of plain types
+        names.append(str(part))
+        if isinstance(here, Mapping):
+            here = here.get(part)
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        else:
+            here = None
+    return names
+
+
+def _fields_at(model: type[BaseModel], settings: Any, names: list[str]) -> list[str]:
+    """Field names of the section at dotted ``names`` under ``model``."""
+    candidates: list[type[BaseModel]] = [model]
+    here = settings
+    for name in names:
+        here = here.get(name) if isinstance(here, Mapping) else None
+        annotation = next((candidate.model_fields[name].annotation for candidate in candidates if name in candidate.model_fields), None)
+        candidates = _models_in(annotation)
+        kind = here.get("kind") if isinstance(here, Mapping) else None
+        if kind is not None:
+            candidates = [c for c in candidates if "kind" in c.model_fields and c.model_fields["kind"].default == kind] or candidates
+    return [field for candidate in candidates for field in candidate.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,180 @@
+"""The sections of a run's settings, with their defaults and where those come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from gddctl.core.config.methods import Gdd, Method
+from gddctl.core.config.section import Section
+from gddctl.core.preprocess import PreprocessSpec, Side
+
+Layout = Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
+Architecture = Literal["pspnet", "deeplabv3", "deeplabv3plus", "fpn", "upernet"]
+Precision = Literal["fp32", "fp16", "int8"]
+Target = Literal["any", "ort-cpu", "ort-cuda", "openvino", "tensorrt"]
+
+
+class SyntheticConfig(Section):
+    """Drawn street scenes: how many, how large."""
+
+    train_images: PositiveInt = 256
+    val_images: PositiveInt = 64
+    height: Side = 128
+    width: Side = 192
+    seed: NonNegativeInt = 7
+
+
+class DataConfig(Section):
+    """Labelled images and how they reach the network."""
+
+    layout: Layout = "synthetic"
+    root: Path | None = None  # folder of the dataset; null only for synthetic
+    train_split: str = "train"
+    val_split: str = "val"
+    preprocess: PreprocessSpec = PreprocessSpec(size=(128, 192))
+    synthetic: SyntheticConfig = SyntheticConfig()
+    skip_bad: NonNegativeInt = 0  # training refuses a set with more than this many bad pairs
+    cache: Literal["none", "ram"] = "ram"  # keep decoded, resized pairs in memory (uint8)
+
+    @model_validator(mode="after")
+    def _real_data_has_a_root(self) -> DataConfig:
+        if self.layout != "synthetic" and self.root is None:
+            raise ValueError(f"layout '{self.layout}' needs 'root', the folder of the dataset")
+        if self.train_split == self.val_split:
+            raise ValueError(f"train_split and val_split are both '{self.val_split}': scores would be measured on training images")
+        return self
+
+
+class NetworkConfig(Section):
+    """An architecture from segmentation_models_pytorch on an encoder from it or from timm."""
+
+    arch: Architecture = "pspnet"
+    encoder: str = "resnet18"
+    output_stride: Literal[8, 16, 32] = 8  # 8 as in the papers; fpn and upernet ignore it
+    encoder_weights: Literal["none", "imagenet"] | Path = "none"  # or a local .safetensors file of encoder weights
+
+
+class TeacherConfig(NetworkConfig):
+    """The teacher: trained here, or a ready bundle."""
+
+    encoder: str = "resnet50"
+    bundle: Path | None = None  # a finished teacher bundle; then nothing is trained
+    iterations: PositiveInt | None = None  # null: train.iterations
+    time_limit: PositiveFloat | None = None  # seconds; null: train.time_limit
+
+
+class StudentConfig(NetworkConfig):
+    """The compact student."""
+
+    init: Path | None = None  # a student bundle to start from
+
+
+class TrainConfig(Section):
+    """The optimisation, shared by teacher, baseline and student."""
+
+    iterations: PositiveInt = 40_000
+    time_limit: PositiveFloat | None = None  # seconds of training after which it ends early
+    batch_size: PositiveInt = 8  # over all processes together
+    crop: tuple[Side, Side] = (128, 192)  # (height, width), pixels at network scale
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # random resize before the crop; CIRKD and mmseg recipes
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5  # probability of a horizontal flip
+    color: bool = True  # photometric distortion, as mmseg
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: PositiveFloat = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
+    poly_power: NonNegativeFloat = 0.9
+    min_lr: NonNegativeFloat = 1e-4  # mmseg floor
+    warmup: NonNegativeInt = 0  # iterations of linear warm-up
+    aux_weight: NonNegativeFloat = 0.4  # FCN head on stage 3, training only
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    clip_norm: PositiveFloat | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the weight average that is validated and shipped
+    class_weights: Literal["none", "inverse_log"] | tuple[PositiveFloat, ...] = "none"
+    channels_last: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: PositiveInt = 1
+    workers: NonNegativeInt = 1  # loader processes per training process
+    threads: PositiveInt | None = None  # CPU threads per process; null: torch's choice
+    val_every: PositiveInt = 4000
+    checkpoint_every: PositiveInt = 1000
+    log_every: PositiveInt = 50
+
+    @model_validator(mode="after")
+    def _batch_splits_over_devices(self) -> TrainConfig:
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch_size {self.batch_size} does not divide over {self.devices} devices")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale {list(self.scale)} is not [smallest, largest]")
+        return self
+
+
+class DistillConfig(Section):
+    """What the student learns from its teacher besides the labels."""
+
+    method: Method = Gdd()
+
+
+class CalibrationConfig(Section):
+    """Which training images set the INT8 ranges."""
+
+    images: PositiveInt = 128
+    method: Literal["minmax"] = "minmax"
+    seed: NonNegativeInt = 0
+
+
+class ExportConfig(Section):
+    """The files to make."""
+
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    targets: tuple[Target, ...] = ("ort-cpu",)  # of the int8 artifacts; fp32 serves any
+    graphs: tuple[Literal["logits", "deploy"], ...] = ("logits", "deploy")
+    opset: Annotated[int, Field(ge=18, le=22)] = 20  # TensorRT 10.3 reads up to 20
+    calibration: CalibrationConfig = CalibrationConfig()
+
+
+class Limits(Section):
+    """Limits of one parity rung; null means: reported, not judged."""
+
+    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None  # share of labelled pixels with the same class
+    max_miou_drop: NonNegativeFloat | None = None  # points of mIoU
+    max_class_drop: NonNegativeFloat | None = None  # points of IoU of the worst class
+    min_sqnr_db: float | None = None  # logits against the reference's
+    max_abs_diff: NonNegativeFloat | None = None  # logits
+
+
+class GatesConfig(Section):
+    """The gate of each precision."""
+
+    fp32: Limits = Limits(min_agreement=0.9999, max_miou_drop=0.05, min_sqnr_db=90.0, max_abs_diff=1e-3)
+    fp16: Limits = Limits(min_agreement=0.995, max_miou_drop=0.1, min_sqnr_db=55.0)
+    int8: Limits = Limits(min_agreement=0.975, max_miou_drop=1.0, max_class_drop=3.0, min_sqnr_db=20.0)
+
+
+class BenchConfig(Section):
+    """How latency is measured."""
+
+    threads: PositiveInt = 2
+    batch: PositiveInt = 1
+    samples: PositiveInt = 200  # at least, per backend
+    seconds: NonNegativeFloat = 10.0  # at least, per backend
+    rounds: PositiveInt = 3  # turns each backend takes
+    torch: bool = True  # also time the PyTorch student
+
+
+class RunConfig(Section):
+    """Everything a run is: its digest names it."""
+
+    name: str = "run"
+    seed: NonNegativeInt = 0
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    train: TrainConfig = TrainConfig()
+    distill: DistillConfig = DistillConfig()
+    export: ExportConfig = ExportConfig()
+    gates: GatesConfig = GatesConfig()
+    bench: BenchConfig = BenchConfig()

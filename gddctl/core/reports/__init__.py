@@ -1,0 +1,1 @@
+"""Numbers and limits; the verdict is computed from them, never stored."""

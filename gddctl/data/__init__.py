@@ -1,0 +1,1 @@
+"""Pixels and labels: files to arrays, arrays to scores. No torch."""

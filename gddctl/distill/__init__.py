@@ -1,0 +1,1 @@
+"""Gradients: training and distillation."""

@@ -1,0 +1,1 @@
+"""nn.Modules and the files that hold them."""

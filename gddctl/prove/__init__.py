@@ -1,0 +1,1 @@
+"""An artifact, judged: accuracy, parity, latency."""

@@ -1,0 +1,1 @@
+"""The rule of quantisation: ranges to scales, and which tensors. Numpy only."""

@@ -1,0 +1,1 @@
+"""The page: reads reports and pictures, draws; decides nothing."""

@@ -1,0 +1,1 @@
+"""A finished artifact, running: numpy in, numpy out."""

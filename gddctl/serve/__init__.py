@@ -1,0 +1,1 @@
+"""An artifact, used by someone who waits for the answer."""
