@@ -1,0 +1,62 @@
+"""``gddctl distill``: the student under its teacher."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gddctl.commands.flags import BatchSize, Data, Device, Devices, Iterations, LayoutFlag, PrecisionFlag, Seed, TimeLimit
+from gddctl.commands.output import Force, Json, Output, Quiet, Set, Verbose, percent
+
+
+class MethodName(str, Enum):
+    """Distillation methods."""
+
+    none = "none"
+    gdd = "gdd"
+
+
+def distill(
+    config: Annotated[Path | None, typer.Argument(help="Settings in YAML. Not needed with --data and --teacher.")] = None,
+    data: Data = None,
+    layout: LayoutFlag = None,
+    teacher: Annotated[Path | None, typer.Option("--teacher", help="Bundle of the teacher. Default: the one trained into --out.")] = None,
+    student: Annotated[str | None, typer.Option("--student", help="ARCH-ENCODER[-sSTRIDE], e.g. deeplabv3-resnet18-s8.")] = None,
+    method: Annotated[MethodName | None, typer.Option("--method")] = None,
+    iterations: Iterations = None,
+    time_limit: TimeLimit = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    devices: Devices = None,
+    precision: PrecisionFlag = None,
+    seed: Seed = None,
+    init: Annotated[Path | None, typer.Option("--init", help="Bundle of a student to start from.")] = None,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME.")] = None,
+    force: Force = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Distil the student; killed and started again, it goes on where it was. Under torchrun, on many processes."""
+    output = Output(json=json, verbose=verbose, quiet=quiet)
+    from gddctl.pipeline.settings import Flags, default_out, resolve
+    from gddctl.pipeline.training import train_one
+
+    flags = Flags(
+        data=data, layout=layout, teacher=teacher, student=student, method=method, iterations=iterations, time_limit=time_limit,
+        batch_size=batch_size, device=device, devices=devices, precision=precision, seed=seed, init=init,
+    )  # fmt: skip
+    settings = resolve(config, set_ or (), flags)
+    folder = out or default_out(settings)
+    trained = train_one(settings, folder, "student", force=force)
+    if trained is None:
+        return  # another rank speaks
+    output.say(f"{trained.bundle}: {trained.card.network.arch} {trained.card.network.encoder}, mIoU {percent(trained.miou)} on {settings.data.val_split}")
+    output.done(
+        {"bundle": str(trained.bundle), "miou": trained.miou, "card": trained.card.model_dump(mode="json")},
+        following=f"gddctl export {trained.bundle}",
+    )

@@ -1,0 +1,35 @@
+"""``gddctl eval``: accuracy at full label resolution, of a bundle or of an exported file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gddctl.commands.flags import Data, DeviceName, LayoutFlag
+from gddctl.commands.output import Json, Output, Quiet, Verbose, percent
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A bundle folder or an exported file.")],
+    data: Data = None,
+    layout: LayoutFlag = None,
+    split: Annotated[str | None, typer.Option("--split", help="Default: the val split the model's data settings name.")] = None,
+    device: Annotated[DeviceName, typer.Option("--device")] = DeviceName.cpu,
+    threads: Annotated[int | None, typer.Option("--threads", min=1)] = None,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Print mIoU, aAcc, mAcc and the IoU of every class, with the protocol they were measured by."""
+    output = Output(json=json, verbose=verbose, quiet=quiet)
+    from gddctl.pipeline.judging import evaluate_path
+
+    report = evaluate_path(model, data=data, layout=layout, split=split, device=device.value, threads=threads)
+    output.say(f"mIoU {percent(report.miou)}   aAcc {percent(report.aacc)}   mAcc {percent(report.macc)}   ({report.images} images, split {report.split})")
+    output.say(f"protocol: {report.protocol}")
+    output.table(["class", "IoU %"], [[name, percent(value)] for name, value in report.per_class.items()])
+    if report.absent:
+        output.say(f"not in the mean, because nothing shows them: {', '.join(report.absent)}")
+    output.done(report.to_json(), following=f"gddctl export {model}" if model.is_dir() else f"gddctl bench {model}")

@@ -1,0 +1,49 @@
+"""``gddctl run``: the whole job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gddctl.commands.output import Force, Json, Output, Quiet, Set, Verbose
+
+
+def run(
+    config: Annotated[Path | None, typer.Argument(help="Settings in YAML; without it, the built-in demo on drawn street scenes.")] = None,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and the plan; do nothing.")] = False,
+    force: Force = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Teacher, baseline, distil, export, parity, bench, report; goes on where it stopped."""
+    output = Output(json=json, verbose=verbose, quiet=quiet)
+    from gddctl.core.errors import VerdictError
+    from gddctl.pipeline.run import plan, run_all
+    from gddctl.pipeline.settings import default_out, refuse_torchrun, resolve
+
+    refuse_torchrun()
+    settings = resolve(config, set_ or ())
+    folder = out or default_out(settings)
+    if dry_run:
+        from gddctl.core.config.load import to_settings, to_yaml
+
+        steps = plan(settings, folder)
+        output.say(to_yaml(settings).rstrip())
+        output.say(f"\n# into {folder}")
+        for step in steps:
+            output.say(f"#   {step.name:<10} {step.state:<5} {step.what}")
+        again = f"gddctl run{f' {config}' if config else ''} --out {folder}"
+        output.done({"config": to_settings(settings), "out": str(folder), "plan": [vars(step) for step in steps]}, following=again)
+        return
+    summary = run_all(settings, folder, force=force)
+    output.say()
+    output.table(summary.columns, summary.rows)
+    output.say(f"\nreport: {summary.report}")
+    output.done(summary.to_json(), following=summary.following)
+    if summary.failures:
+        raise VerdictError("; ".join(summary.failures), remedy=f"see {summary.report}")

@@ -1,0 +1,60 @@
+"""``gddctl train``: supervised training of a teacher, or of the student without distillation."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gddctl.commands.flags import BatchSize, Data, Device, Devices, Iterations, LayoutFlag, PrecisionFlag, Seed, TimeLimit
+from gddctl.commands.output import Force, Json, Output, Quiet, Set, Verbose, percent
+
+
+class Role(str, Enum):
+    """What is trained."""
+
+    teacher = "teacher"
+    baseline = "baseline"
+
+
+def train(
+    config: Annotated[Path | None, typer.Argument(help="Settings in YAML; without it and without --data, the built-in demo.")] = None,
+    role: Annotated[Role, typer.Option(help="The teacher, or the student's network on labels alone.")] = Role.teacher,
+    data: Data = None,
+    layout: LayoutFlag = None,
+    iterations: Iterations = None,
+    time_limit: TimeLimit = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    devices: Devices = None,
+    precision: PrecisionFlag = None,
+    seed: Seed = None,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME.")] = None,
+    force: Force = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train on labels alone; under torchrun, on many processes."""
+    output = Output(json=json, verbose=verbose, quiet=quiet)
+    from gddctl.pipeline.settings import Flags, default_out, resolve
+    from gddctl.pipeline.training import train_one
+
+    flags = Flags(
+        data=data, layout=layout, iterations=iterations, time_limit=time_limit, batch_size=batch_size, device=device, devices=devices,
+        precision=precision, seed=seed,
+    )  # fmt: skip
+    settings = resolve(config, set_ or (), flags)
+    folder = out or default_out(settings)
+    trained = train_one(settings, folder, role.value, force=force)
+    if trained is None:
+        return  # another rank speaks
+    output.say(f"{trained.bundle}: {trained.card.network.arch} {trained.card.network.encoder}, mIoU {percent(trained.miou)} on {settings.data.val_split}")
+    again = f" {config}" if config else ""
+    following = (
+        f"gddctl distill{again} --teacher {trained.bundle}" if role is Role.teacher else f"gddctl export {trained.bundle}"
+    )
+    output.done({"bundle": str(trained.bundle), "miou": trained.miou, "card": trained.card.model_dump(mode="json")}, following=following)
