@@ -1,0 +1,48 @@
+"""Who is being judged: what a model is called, whether it fits the dataset, and on which of its images it is judged."""
+
+from __future__ import annotations
+
+from gddctl.core.artifact.info import ModelInfo
+from gddctl.core.artifact.manifest import artifact_name
+from gddctl.core.errors import ArtifactError, DataError
+from gddctl.data.dataset import SegDataset
+from gddctl.runtime.protocol import Runtime
+
+
+def label_of(runtime: Runtime) -> str:
+    """A name that tells the files of one run apart: ``student`` for a bundle, ``student-int8-ort-cpu.deploy`` for a file."""
+    info = runtime.info
+    if runtime.backend.startswith("torch"):
+        return info.name
+    return artifact_name(info.name, info.precision, info.target, info.graph, suffix="")
+
+
+def require_same_classes(info: ModelInfo, dataset: SegDataset) -> None:
+    """The model's classes are the dataset's, in the same order; colours may differ.
+
+    Raises:
+        ArtifactError: they are not; the message lists both.
+    """
+    model, data = info.classes.names, dataset.classes.names
+    if model != data:
+        raise ArtifactError(
+            f"model '{info.name}' answers with {len(model)} classes ({', '.join(model)}) "
+            f"but the dataset has {len(data)} ({', '.join(data)})",
+            remedy="name the dataset that the model was trained for, with the same classes in the same order",
+        )
+
+
+def chosen_images(dataset: SegDataset, limit: int | None) -> list[int]:
+    """Indices of the images to judge on: all, or ``limit`` of them spread evenly, because neighbours in a video are alike.
+
+    Raises:
+        DataError: the dataset is empty, or ``limit`` asks for none.
+    """
+    total = len(dataset)
+    if total == 0:
+        raise DataError("the split holds no images", remedy="check the dataset's folder and the split's name")
+    if limit is None or limit >= total:
+        return list(range(total))
+    if limit < 1:
+        raise DataError(f"asked to judge on {limit} images", remedy="give a limit of at least 1, or none")
+    return [index * total // limit for index in range(limit)]
