@@ -1,0 +1,33 @@
+"""Reading a bundle's card, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gddctl.core.artifact.card import CARD_NAME, Card
+from gddctl.core.config.load import parse
+from gddctl.core.errors import ArtifactError, ConfigError, UsageError
+from gddctl.core.files import read_json
+
+
+def read_card(folder: Path) -> Card:
+    """The card of the bundle ``folder``.
+
+    Raises:
+        UsageError: no such folder.
+        ArtifactError: not a bundle, or a card that does not fit its schema.
+    """
+    if not folder.exists():
+        raise UsageError(f"{folder}: no such bundle folder", remedy="train one with: gddctl train, or check the path")
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: a file, expected a bundle folder (with {CARD_NAME})", remedy="name the folder that holds it")
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: not a bundle (no {CARD_NAME} in it)", remedy="a bundle is a folder that train or distill wrote")
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path}: expected an object, found {type(value).__name__}", remedy="restore the file or train again")
+    try:
+        return parse(Card, value)
+    except ConfigError as error:
+        raise ArtifactError(f"{path}: not a card that this version reads ({error.message})", remedy="restore it or train again") from error

@@ -1,0 +1,26 @@
+"""What a distillation method is: weighted, named terms to add to the task loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from gddctl.models.protocol import Outputs
+
+
+class Distiller(Protocol):
+    """Weighted, named terms to add to the task loss.
+
+    A method may own modules (aligners, generators); every implementation is an ``nn.Module``, so that it moves, wraps and resumes like
+    one. Its ``parameters`` train with the student and are thrown away after; they never enter the student's bundle.
+    """
+
+    def __call__(self, student: Outputs, teacher: Outputs) -> Mapping[str, Tensor]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def diagnostics(self) -> Mapping[str, float]:
+        """Numbers worth logging beside the loss, of the last call. Reads from the device: not at every step."""
+        ...

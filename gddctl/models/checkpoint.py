@@ -1,0 +1,96 @@
+"""Bundles on disk: safetensors weights and their card, written whole, read strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from gddctl.core.artifact.card import CARD_NAME, WEIGHTS_NAME, Card
+from gddctl.core.artifact.card_io import read_card
+from gddctl.core.digest import sha256_file
+from gddctl.core.errors import ArtifactError
+from gddctl.core.files import atomic_folder, write_text
+from gddctl.core.lazy import require
+from gddctl.models.segmenter import Segmenter, build_segmenter
+from gddctl.models.weights import load_strictly, read_weights
+
+
+def save_bundle(folder: Path, model: Segmenter, card: Card) -> None:
+    """Write ``model`` without its auxiliary head, and ``card`` with the weights' digest and parameter count filled in.
+
+    Raises:
+        ArtifactError: the head does not match the card's classes.
+        RunFailed: the disk is full or not writable; an older bundle still stands.
+    """
+    _check_head(model, card, place=str(folder))
+    state = {key: value.detach().cpu().contiguous() for key, value in model.plain_state_dict().items()}
+    safetensors = require("safetensors.torch", extra="train", why="saving a bundle")
+    with atomic_folder(folder) as temporary:
+        safetensors.save_file(state, temporary / WEIGHTS_NAME)
+        filled = card.model_copy(update={"weights_sha256": sha256_file(temporary / WEIGHTS_NAME), "parameters": count_parameters(model)})
+        write_text(temporary / CARD_NAME, filled.model_dump_json(indent=2) + "\n")
+
+
+def load_bundle(folder: Path) -> tuple[Segmenter, Card]:
+    """The network of a bundle, in eval mode without auxiliary head, and its card.
+
+    Raises:
+        UsageError: no such folder.
+        ArtifactError: not a bundle, tampered with, truncated, or weights that are not this network's.
+    """
+    card = read_card(folder)
+    model = build_segmenter(card.network.model_copy(update={"encoder_weights": "none"}), len(card.classes), aux=False)
+    load_strictly(model, read_bundle_state(folder, card), place=str(folder), expected=f"{card.network.arch} on {card.network.encoder}")
+    return model.eval(), card
+
+
+def load_into(model: Segmenter, folder: Path) -> Card:
+    """Start ``model`` from a bundle's weights; its auxiliary head, which no bundle holds, keeps its own.
+
+    Raises:
+        UsageError: no such folder.
+        ArtifactError: not a bundle, damaged, or of another network or number of classes.
+    """
+    card = read_card(folder)
+    state = read_bundle_state(folder, card)
+    if len(card.classes) != model.num_classes:
+        raise ArtifactError(
+            f"{folder}: its head has {len(card.classes)} classes, the network to start has {model.num_classes}",
+            remedy="start from a bundle trained on the same classes",
+        )
+    aux = {key: value for key, value in model.state_dict().items() if key not in model.plain_state_dict()}
+    load_strictly(model, {**state, **aux}, place=str(folder), expected="the network to start")
+    return card
+
+
+def read_bundle_state(folder: Path, card: Card) -> dict[str, Tensor]:
+    """The weights beside a card, checked against its digest and its class list."""
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing; a bundle is {CARD_NAME} and {WEIGHTS_NAME}", remedy="train again or copy the whole folder")
+    state = read_weights(path)
+    found = sha256_file(path)
+    if found != card.weights_sha256:
+        raise ArtifactError(
+            f"{path}: the weights do not match the card (sha256 {found[:12]}…, expected {card.weights_sha256[:12]}…)",
+            remedy="they were changed or damaged after training; restore the folder or train again",
+        )
+    head = state.get("head.classifier.weight")
+    if head is not None and head.shape[0] != len(card.classes):
+        raise ArtifactError(
+            f"{folder}: the head gives {head.shape[0]} classes, the card names {len(card.classes)} ({', '.join(card.classes.names[:4])}…)",
+            remedy="card and weights belong to different models; restore the folder",
+        )
+    return state
+
+
+def count_parameters(model: Segmenter) -> int:
+    """Parameters of the network that ships, the auxiliary head left out."""
+    plain = model.plain_state_dict()
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if name in plain)
+
+
+def _check_head(model: Segmenter, card: Card, *, place: str) -> None:
+    if model.num_classes != len(card.classes):
+        raise ArtifactError(f"{place}: the network gives {model.num_classes} classes, the card names {len(card.classes)}")
