@@ -16,7 +16,7 @@ def allowed_cpus() -> tuple[int, ...]:
 
 def pick_cpus(count: int, allowed: Sequence[int], topology: Path = _TOPOLOGY) -> tuple[int, ...]:
     """``count`` of ``allowed``, first one per physical core, then siblings; all of them where there are fewer."""
-    first, rest, cores = [], [], set[str]()
+    first, rest, cores = list[int](), list[int](), set[str]()
     for cpu in allowed:
         core = _core_of(cpu, topology)
         (rest if core in cores else first).append(cpu)

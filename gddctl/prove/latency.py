@@ -159,5 +159,5 @@ def _write_raw(path: Path, entries: Sequence[_Entry]) -> None:
         arrays[f"preprocess_{index}"] = np.asarray(entry.preprocess)
         arrays[f"turn_{index}"] = np.concatenate([np.full(turn.size, number) for number, turn in enumerate(entry.turns)])
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
