@@ -39,7 +39,9 @@ def check(
     output.say(f"\nimages: {counts}; {errors} errors, {len(report.findings) - errors} warnings")
     output.done(report.to_json(), following=f"gddctl init {path}" if report else None)
     if not report:
-        raise DataError(f"{path}: {errors} files are not fit to train on", remedy="mend or remove the files named above, or train with data.skip_bad=N")
+        raise DataError(
+            f"{path}: {errors} files are not fit to train on", remedy="mend or remove the files named above, or train with data.skip_bad=N"
+        )
 
 
 @app.command()
@@ -62,4 +64,7 @@ def synth(
     config = SyntheticConfig(train_images=train, val_images=val, height=height, width=width, seed=seed)
     write_synthetic(directory, config)
     output.say(f"{directory}: {train} training and {val} validation scenes, {height} x {width}")
-    output.done({"folder": str(directory), "train": train, "val": val, "size": [height, width], "seed": seed}, following=f"gddctl data check {directory}")
+    output.done(
+        {"folder": str(directory), "train": train, "val": val, "size": [height, width], "seed": seed},
+        following=f"gddctl data check {directory}",
+    )

@@ -27,7 +27,9 @@ def evaluate(
     from gddctl.pipeline.judging import evaluate_path
 
     report = evaluate_path(model, data=data, layout=layout, split=split, device=device.value, threads=threads)
-    output.say(f"mIoU {percent(report.miou)}   aAcc {percent(report.aacc)}   mAcc {percent(report.macc)}   ({report.images} images, split {report.split})")
+    output.say(
+        f"mIoU {percent(report.miou)}   aAcc {percent(report.aacc)}   mAcc {percent(report.macc)}   ({report.images} images, split {report.split})"
+    )
     output.say(f"protocol: {report.protocol}")
     output.table(["class", "IoU %"], [[name, percent(value)] for name, value in report.per_class.items()])
     if report.absent:

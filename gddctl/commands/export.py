@@ -54,4 +54,6 @@ def export(
     rows = [[item.path.name, f"{item.path.stat().st_size / 1e6:.1f}", item.sha256[:12]] for item in artifacts]
     output.table([f"in {folder}", "MB", "sha256"], rows)
     candidate = next((item for item in artifacts if item.info.precision == "int8"), artifacts[0])
-    output.done({"folder": str(folder), "artifacts": [item.to_json() for item in artifacts]}, following=f"gddctl parity {bundle} {candidate.path}")
+    output.done(
+        {"folder": str(folder), "artifacts": [item.to_json() for item in artifacts]}, following=f"gddctl parity {bundle} {candidate.path}"
+    )

@@ -12,7 +12,9 @@ from gddctl.commands.output import Json, Output, Quiet, Verbose
 
 
 def init(
-    directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of the dataset; without it, a config for the drawn scenes.")] = None,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Folder of the dataset; without it, a config for the drawn scenes.")
+    ] = None,
     layout: LayoutFlag = None,
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("gddctl.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there; the old one is kept as FILE.old.")] = False,

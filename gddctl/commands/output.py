@@ -13,7 +13,9 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.iterations=500. Repeatable.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. train.iterations=500. Repeatable.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Move an output folder of another run aside instead of refusing it.")]
 
 _emitted = False
@@ -47,7 +49,10 @@ class Output:
             return
         widths = [max(len(str(row[i])) for row in [columns, *rows]) for i in range(len(columns))]
         for number, row in enumerate([columns, *rows]):
-            cells = [str(cell).ljust(width) if i == 0 else str(cell).rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+            cells = [
+                str(cell).ljust(width) if i == 0 else str(cell).rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
             print("  ".join(cells).rstrip())
             if number == 0:
                 print("  ".join("-" * width for width in widths))

@@ -18,7 +18,9 @@ def parity(
     layout: LayoutFlag = None,
     split: Annotated[str | None, typer.Option("--split", help="Default: the val split.")] = None,
     images: Annotated[int | None, typer.Option("--images", min=1, help="Use only the first N images.")] = None,
-    gates: Annotated[Path | None, typer.Option("--gates", help="YAML with the limits per precision (the 'gates' section of a config).")] = None,
+    gates: Annotated[
+        Path | None, typer.Option("--gates", help="YAML with the limits per precision (the 'gates' section of a config).")
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -35,7 +37,11 @@ def parity(
         ["mIoU reference %", percent(rung.reference_miou), ""],
         ["mIoU candidate %", percent(rung.candidate_miou), ""],
         ["mIoU delta, points", f"{rung.miou_delta_points:+.2f}", _limit(rung.limits.max_miou_drop, ">= -", 1)],
-        [f"worst class ({rung.worst_class}), points", _number(rung.worst_class_delta_points, "+.2f"), _limit(rung.limits.max_class_drop, ">= -", 1)],
+        [
+            f"worst class ({rung.worst_class}), points",
+            _number(rung.worst_class_delta_points, "+.2f"),
+            _limit(rung.limits.max_class_drop, ">= -", 1),
+        ],
         ["SQNR, dB", _number(rung.sqnr_db, ".1f"), _limit(rung.limits.min_sqnr_db, ">=", 1)],
         ["max |difference|", _number(rung.max_abs_diff, ".2e"), _limit(rung.limits.max_abs_diff, "<=", 1)],
         ["NaN and Inf", str(rung.nan), "0"],

@@ -19,21 +19,29 @@ from gddctl.core.errors import ConfigError, UsageError
 S = TypeVar("S", bound=Section)
 
 
-def load_config(path: Path | None, overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None) -> RunConfig:
+def load_config(
+    path: Path | None,
+    overrides: Iterable[str] = (),
+    *,
+    base: Mapping[str, Any] | None = None,
+    over: Mapping[str, Any] | None = None,
+) -> RunConfig:
     """Read a run's settings.
 
     Args:
         path: a YAML file, or None to start from ``base`` alone.
         overrides: ``"a.b=c"`` strings, values in YAML, applied last and in order.
         base: settings between the defaults and those of the file.
+        over: settings between the file's and the overrides, such as flags.
 
-    Relative paths in a file are read relative to the file's own folder.
+    Relative paths in a file are read relative to the file's own folder, those in overrides relative to the current one.
     """
     settings = merge(to_settings(RunConfig()), json.loads(json.dumps(base or {}, default=str)))
     if path is not None:
         settings = merge(settings, _rebase(_read_yaml(path), path.parent))
+    settings = merge(settings, over or {})
     for override in overrides:
-        settings = merge(settings, parse_override(override))
+        settings = merge(settings, _rebase(parse_override(override), Path.cwd()))
     return parse(RunConfig, settings)
 
 

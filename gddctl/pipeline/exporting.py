@@ -1,0 +1,64 @@
+"""A bundle to its deployable files, in the order in which one is made from another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+
+from gddctl.core.artifact.card_io import read_card
+from gddctl.core.artifact.manifest import Artifact, artifact_name, write_manifest
+from gddctl.core.config.sections import DataConfig, ExportConfig
+from gddctl.core.errors import UsageError
+from gddctl.core.files import write_json
+from gddctl.core.workspace import hold
+from gddctl.data.open import open_dataset
+from gddctl.pipeline.datasets import data_of_model
+
+log = logging.getLogger(__name__)
+
+
+def export_bundle(bundle: Path, out: Path, config: ExportConfig, *, data: Path | None = None, layout: Enum | None = None) -> list[Artifact]:
+    """Write every artifact that ``config`` asks for into ``out``, and the manifest over them.
+
+    INT8 is calibrated on the train split of ``data``, else of the data that the card records.
+
+    Raises:
+        UsageError: no bundle; or INT8 without data to calibrate on.
+        DataError: the calibration set is empty or overlaps val.
+    """
+    card = read_card(bundle)
+    calibration_data = data_of_model(bundle, card.preprocess, data=data, layout=layout) if "int8" in config.precisions else None
+    with hold(out):
+        artifacts = list(_make(bundle, card.role, out, config, calibration_data))
+        write_manifest(out, artifacts)
+    return artifacts
+
+
+def _make(bundle: Path, name: str, out: Path, config: ExportConfig, data: DataConfig | None) -> Iterator[Artifact]:
+    from gddctl.export.deploy_graph import to_deploy
+    from gddctl.export.onnx_graph import export_logits
+
+    def with_deploy(logits: Artifact, target: str) -> Iterator[Artifact]:
+        yield logits
+        if "deploy" in config.graphs:
+            yield to_deploy(logits, out / artifact_name(name, logits.info.precision, target, "deploy"))
+
+    log.info("export: %s", artifact_name(name, "fp32", "any", "logits"))
+    fp32 = export_logits(bundle, out / artifact_name(name, "fp32", "any", "logits"), opset=config.opset)
+    yield from with_deploy(fp32, "any")
+    if data is None:
+        return
+    from gddctl.export.calibration import calibrate
+    from gddctl.export.int8 import quantize_for_cpu
+
+    log.info("calibrate: %d images of split '%s'", config.calibration.images, data.train_split)
+    record = calibrate(fp32, open_dataset(data, data.train_split), config.calibration, held_out=open_dataset(data, data.val_split))
+    write_json(out / f"{name}-calibration.json", record.to_json())
+    for target in config.targets:
+        if target != "ort-cpu":
+            raise UsageError(f"--target {target}: INT8 can be lowered for ort-cpu only", remedy="use --target ort-cpu")
+        log.info("export: %s", artifact_name(name, "int8", target, "logits"))
+        int8 = quantize_for_cpu(fp32, record, out / artifact_name(name, "int8", target, "logits"))
+        yield from with_deploy(int8, target)

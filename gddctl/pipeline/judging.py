@@ -1,0 +1,129 @@
+"""Judging by path: open the models, find the data they belong to, ask ``prove``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from gddctl.core.config.load import parse
+from gddctl.core.config.sections import BenchConfig, DataConfig, GatesConfig
+from gddctl.core.errors import ConfigError, UsageError
+from gddctl.core.files import read_json, write_json
+from gddctl.core.reports.evaluation import EvalReport
+from gddctl.core.reports.latency import LatencyReport
+from gddctl.core.reports.parity import ParityReport, Rung
+from gddctl.data.open import open_dataset
+from gddctl.pipeline.datasets import data_of_model
+from gddctl.prove.evaluate import evaluate
+from gddctl.prove.gates import limits_for
+from gddctl.prove.latency import bench
+from gddctl.prove.parity import parity
+from gddctl.runtime.open import open_runtime
+from gddctl.runtime.protocol import Device
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_path(
+    model: Path,
+    *,
+    data: Path | None = None,
+    layout: Enum | None = None,
+    split: str | None = None,
+    device: Device = "cpu",
+    threads: int | None = None,
+) -> EvalReport:
+    """Accuracy of the model at ``model`` on its data."""
+    with open_runtime(model, device=device, threads=threads) as runtime:
+        found = data_of_model(model, runtime.info.preprocess, data=data, layout=layout)
+        return evaluate_on(model, found, split=split or found.val_split, device=device, threads=threads)
+
+
+def evaluate_on(model: Path, data: DataConfig, *, split: str, device: Device = "cpu", threads: int | None = None) -> EvalReport:
+    """Accuracy of the model at ``model`` on ``split`` of ``data``."""
+    with open_runtime(model, device=device, threads=threads) as runtime:
+        return evaluate(runtime, open_dataset(data, split), split=split, progress=counter(f"evaluate {model.name}"))
+
+
+def parity_of_paths(
+    reference: Path,
+    candidate: Path,
+    *,
+    data: Path | None = None,
+    layout: Enum | None = None,
+    split: str | None = None,
+    images: int | None = None,
+    gates: Path | None = None,
+) -> ParityReport:
+    """Compare two models on the data of the reference."""
+    limits = _gates(gates)
+    with open_runtime(reference) as trusted, open_runtime(candidate, allow_foreign_target=True) as tested:
+        found = data_of_model(reference, trusted.info.preprocess, data=data, layout=layout)
+        dataset = open_dataset(found, split or found.val_split)
+        rung = parity(trusted, tested, dataset, limits_for(tested.info.precision, limits), max_images=images, progress=counter("parity"))
+    return ParityReport((rung,))
+
+
+def rung_of(reference: Path, candidate: Path, data: DataConfig, gates: GatesConfig) -> Rung:
+    """One rung of a run's ladder, on its whole val split."""
+    with open_runtime(reference) as trusted, open_runtime(candidate) as tested:
+        # A deploy graph is held to the FP32 limits against its own logits graph: wrapping must change nothing, whatever the precision inside.
+        precision = "fp32" if tested.info.graph == "deploy" and trusted.info.precision == tested.info.precision else tested.info.precision
+        dataset = open_dataset(data, data.val_split)
+        return parity(trusted, tested, dataset, limits_for(precision, gates), progress=counter(f"parity {candidate.name}"))
+
+
+def bench_paths(artifacts: Sequence[Path], config: BenchConfig, *, out: Path | None = None) -> LatencyReport:
+    """Measure ``artifacts`` in turns; with ``out``, write ``latency.json`` and the raw samples there."""
+    raw = out / "latency.npz" if out is not None else None
+    report = bench(artifacts, config, raw_out=raw, mious=_known_mious(artifacts), progress=counter("bench"))
+    if out is not None:
+        write_json(out / "latency.json", report.to_json())
+    return report
+
+
+def bench_images(data: DataConfig, count: int = 8) -> list[NDArray[np.uint8]]:
+    """A few real validation images, spread over the split."""
+    dataset = open_dataset(data, data.val_split)
+    count = min(count, len(dataset))
+    return [dataset[position * len(dataset) // count].image for position in range(count)]
+
+
+def counter(what: str) -> Callable[[int, int], None]:
+    """Progress as a debug line every tenth of the way."""
+
+    def report(done: int, of: int) -> None:
+        if done == of or done % max(1, of // 10) == 0:
+            log.debug("%s: %d/%d", what, done, of)
+
+    return report
+
+
+def _gates(path: Path | None) -> GatesConfig:
+    if path is None:
+        return GatesConfig()
+    if not path.is_file():
+        raise UsageError(f"{path}: no such gate file")
+    try:
+        loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())[:120]})") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected limits per precision, for example int8: {{min_agreement: 0.99}}")
+    return parse(GatesConfig, loaded.get("gates", loaded), place="gates")
+
+
+def _known_mious(artifacts: Sequence[Path]) -> dict[str, float]:
+    """mIoU by file hash, from the ``eval.json`` of the run folders that the artifacts lie in."""
+    known: dict[str, float] = {}
+    for folder in {parent for path in artifacts for parent in (path.resolve().parent, path.resolve().parent.parent)}:
+        if (folder / "eval.json").is_file():
+            known |= {report["sha256"]: report["miou"] for report in read_json(folder / "eval.json").get("models", {}).values()}
+    return known

@@ -1,0 +1,41 @@
+"""The run's pictures: a few validation images with label, teacher, student and INT8 side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from gddctl.core.config.sections import DataConfig
+from gddctl.core.errors import RunFailed
+from gddctl.core.files import write_bytes
+from gddctl.data.open import open_dataset
+from gddctl.prove.overlay import overlay_strip
+from gddctl.prove.predict import predict_masks
+from gddctl.runtime.open import open_runtime
+
+COUNT = 4
+
+
+def draw(folder: Path, data: DataConfig, models: Mapping[str, Path], count: int = COUNT) -> list[Path]:
+    """Write ``folder/pictures/NN-NAME.png`` for ``count`` validation images; ``models`` by title, in order."""
+    dataset = open_dataset(data, data.val_split)
+    count = min(count, len(dataset))
+    samples = [dataset[(2 * position + 1) * len(dataset) // (2 * count)] for position in range(count)]
+    masks: list[list[tuple[str, np.ndarray]]] = [[("label", sample.label)] for sample in samples]
+    for title, path in models.items():
+        with open_runtime(path) as runtime:
+            for sample, row in zip(samples, masks, strict=True):
+                row.append((title, predict_masks(runtime, [sample.image])[0]))
+    written = []
+    for number, (sample, row) in enumerate(zip(samples, masks, strict=True)):
+        strip = overlay_strip(sample.image, row, dataset.classes.palette)
+        fine, encoded = cv2.imencode(".png", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))
+        if not fine:
+            raise RunFailed(f"{sample.name}: its overlay could not be encoded as PNG")
+        path = folder / "pictures" / f"{number:02d}-{Path(sample.name).name}.png"
+        write_bytes(path, encoded.tobytes())
+        written.append(path)
+    return written

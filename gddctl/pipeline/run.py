@@ -1,0 +1,220 @@
+"""The whole job: teacher, baseline, student, export, evaluate, parity, bench, report; finished stages are skipped by digest."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gddctl.core.artifact.card import Role, is_bundle
+from gddctl.core.artifact.manifest import artifact_name, identity_of
+from gddctl.core.config.load import digest_of, to_settings
+from gddctl.core.config.sections import RunConfig
+from gddctl.core.files import atomic_folder, read_json, write_json
+from gddctl.core.reports.evaluation import EVAL_SCHEMA
+from gddctl.core.reports.parity import ParityReport
+from gddctl.core.workspace import hold
+from gddctl.pipeline import folder as folders
+from gddctl.pipeline.exporting import export_bundle
+from gddctl.pipeline.folder import Stage
+from gddctl.pipeline.judging import bench_images, counter, evaluate_on, rung_of
+from gddctl.pipeline.pictures import draw
+from gddctl.pipeline.summary import Summary, summarise
+from gddctl.pipeline.training import do_job, job_of
+
+log = logging.getLogger(__name__)
+
+ROLES: tuple[Role, ...] = ("teacher", "baseline", "student")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A line of the plan."""
+
+    name: str
+    state: str  # done, todo, again
+    what: str
+
+
+def plan(config: RunConfig, out: Path) -> list[Step]:
+    """What a run into ``out`` would do; touches nothing."""
+    steps: list[Step] = []
+    fresh = not (out / "run.json").exists() or read_json(out / "run.json").get("digest") != digest_of(config)
+    upstream_done = not fresh
+    for make in _stages(config, out):
+        if upstream_done:
+            stage = make()
+            state = folders.state_of(out, stage)
+            steps.append(Step(stage.name, state, stage.what))
+            upstream_done = state == "done" or stage.name == "baseline"
+        else:
+            steps.append(Step(_name(make), "todo", _WHAT[_name(make)]))
+    return [*steps, Step("report", "todo", _WHAT["report"])]
+
+
+def run_all(config: RunConfig, out: Path, *, force: bool = False) -> Summary:
+    """Do every stage that is not done; then write the page.
+
+    Raises:
+        UsageError: the folder belongs to another run, or is in use.
+    """
+    from gddctl.report.page import write_report
+
+    with hold(out):
+        if folders.prepare(out, config, force=force):
+            log.info("going on in %s", out)
+        for make in _stages(config, out):
+            _do(out, make())
+        report = write_report(out)
+    return summarise(out, report)
+
+
+def _do(out: Path, stage: Stage) -> None:
+    state = folders.state_of(out, stage)
+    if state == "done":
+        log.info("%s: done before", stage.name)
+        return
+    if state == "again":
+        log.info("%s: its inputs or its files changed since; doing it again", stage.name)
+        folders.set_aside(out, [*stage.outputs, f"checkpoints/{stage.name}"])
+    log.info("%s: %s", stage.name, stage.what)
+    start = time.monotonic()
+    stage.work()
+    folders.complete(out, stage, time.monotonic() - start)
+
+
+_WHAT = {
+    "teacher": "train the teacher",
+    "baseline": "train the student's network on labels alone",
+    "student": "distil the student",
+    "export": "write the ONNX files",
+    "evaluate": "score every model on the val split",
+    "parity": "compare every file with its reference",
+    "bench": "measure latency, taking turns",
+    "pictures": "draw overlays",
+    "report": "write report.html",
+}
+
+
+def _stages(config: RunConfig, out: Path) -> Iterator[Callable[[], Stage]]:
+    """The stages in order; each is built only when those before it are done, because it is named by what they made."""
+    settings = to_settings(config)
+    for role in ROLES:
+        yield partial(_training, config, out, role)
+    yield partial(_export, config, out, settings)
+    yield partial(_evaluate, config, out, settings)
+    yield partial(_parity, config, out, settings)
+    yield partial(_bench, config, out, settings)
+    yield partial(_pictures, config, out, settings)
+
+
+def _name(make: Callable[[], Stage]) -> str:
+    assert isinstance(make, partial)
+    return str(make.args[2]) if make.func is _training else make.func.__name__.removeprefix("_")
+
+
+def _training(config: RunConfig, out: Path, role: Role) -> Stage:
+    if role == "teacher" and (given := config.teacher.bundle) is not None:
+        return Stage(
+            role, f"take the teacher from {given}", {"weights": identity_of(given)}, (role,), partial(_copy_bundle, given, out / role)
+        )
+    # The student's teacher is the copy in this folder, so that the folder holds everything the student came from.
+    inside = config.model_copy(update={"teacher": config.teacher.model_copy(update={"bundle": None})})
+    job = job_of(inside, out, role) if role != "student" or is_bundle(out / "teacher") else None
+    assert job is not None, "the teacher's stage comes first"
+    inputs: dict[str, Any] = {**job.identity(), "teacher": identity_of(job.teacher) if job.teacher else None}
+    inputs["init"] = identity_of(job.init) if job.init else None
+    return Stage(role, _WHAT[role], inputs, (role,), lambda: log.info("%s: mIoU %s", role, do_job(job).miou))
+
+
+def _copy_bundle(source: Path, target: Path) -> None:
+    with atomic_folder(target) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+
+
+def _artifacts(config: RunConfig, out: Path) -> dict[str, Path]:
+    """Every exported file of the student that the config asks for: by label, in the order they are made."""
+    files: dict[str, Path] = {}
+    graphs = ["logits", *(["deploy"] if "deploy" in config.export.graphs else [])]
+    kinds = [("fp32", "any"), *(("int8", target) for target in config.export.targets if "int8" in config.export.precisions)]
+    for precision, target in kinds:
+        for graph in graphs:
+            files[f"{precision}-{target}.{graph}"] = out / "artifacts" / artifact_name("student", precision, target, graph)
+    return files
+
+
+def _export(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
+    files = _artifacts(config, out).values()
+    inputs = {"student": identity_of(out / "student"), "export": settings["export"], "data": settings["data"]}
+    outputs = (*(str(path.relative_to(out)) for path in files), "artifacts/manifest.json")
+    return Stage(
+        "export", _WHAT["export"], inputs, outputs, lambda: _ignore(export_bundle(out / "student", out / "artifacts", config.export))
+    )
+
+
+def _evaluate(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
+    models = {**{role: out / role for role in ROLES}, **{f"student-{label}": path for label, path in _artifacts(config, out).items()}}
+
+    def work() -> None:
+        reports = {}
+        for name, path in models.items():
+            reports[name] = evaluate_on(path, config.data, split=config.data.val_split)
+            log.info("evaluate: %-32s mIoU %6.2f %%", name, 100 * reports[name].miou)
+        write_json(out / "eval.json", {"schema": EVAL_SCHEMA, "models": {name: report.to_json() for name, report in reports.items()}})
+
+    inputs = {"models": {name: identity_of(path) for name, path in models.items()}, "data": settings["data"]}
+    return Stage("evaluate", _WHAT["evaluate"], inputs, ("eval.json",), work)
+
+
+def _parity(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
+    files = _artifacts(config, out)
+    fp32 = files["fp32-any.logits"]
+    pairs: list[tuple[Path, Path]] = [(out / "student", fp32)]
+    for label, path in files.items():
+        if label.endswith(".deploy"):
+            pairs.append((files[label.replace(".deploy", ".logits")], path))
+        elif path != fp32:
+            pairs.append((fp32, path))
+
+    def work() -> None:
+        rungs = []
+        for reference, candidate in pairs:
+            rung = rung_of(reference, candidate, config.data, config.gates)
+            log.info("parity: %s -> %s: %s", rung.reference, rung.candidate, "passed" if rung.passed else "; ".join(rung.failures))
+            rungs.append(rung)
+        write_json(out / "parity.json", ParityReport(tuple(rungs)).to_json())
+
+    inputs = {"pairs": [[identity_of(a), identity_of(b)] for a, b in pairs], "data": settings["data"], "gates": settings["gates"]}
+    return Stage("parity", _WHAT["parity"], inputs, ("parity.json",), work)
+
+
+def _bench(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
+    from gddctl.prove.latency import bench
+
+    paths = [*([out / "student"] if config.bench.torch else []), *_artifacts(config, out).values()]
+
+    def work() -> None:
+        mious = {report["sha256"]: report["miou"] for report in read_json(out / "eval.json")["models"].values()}
+        images = bench_images(config.data)
+        report = bench(paths, config.bench, raw_out=out / "latency.npz", images=images, mious=mious, progress=counter("bench"))
+        write_json(out / "latency.json", report.to_json())
+
+    inputs = {"models": [identity_of(path) for path in paths], "bench": settings["bench"]}
+    return Stage("bench", _WHAT["bench"], inputs, ("latency.json", "latency.npz"), work)
+
+
+def _pictures(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
+    models = {"teacher": out / "teacher", "baseline": out / "baseline", "student": out / "student"}
+    int8 = [path for label, path in _artifacts(config, out).items() if label.startswith("int8") and label.endswith("logits")]
+    models |= {"student INT8": path for path in int8[:1]}
+    inputs = {"models": {title: identity_of(path) for title, path in models.items()}, "data": settings["data"]}
+    return Stage("pictures", _WHAT["pictures"], inputs, ("pictures",), lambda: _ignore(draw(out, config.data, models)))
+
+
+def _ignore(_: object) -> None:
+    """The stage's files are its result."""

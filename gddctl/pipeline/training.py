@@ -1,0 +1,99 @@
+"""RunConfig to training jobs, and one of them done."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gddctl.core.artifact.card import Card, Role, is_bundle
+from gddctl.core.artifact.card_io import read_card
+from gddctl.core.config.load import digest_of
+from gddctl.core.config.sections import RunConfig
+from gddctl.core.errors import UsageError
+from gddctl.core.workspace import hold
+from gddctl.pipeline.folder import prepare
+
+if TYPE_CHECKING:
+    from gddctl.distill.job import TrainJob
+    from gddctl.distill.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training."""
+
+    bundle: Path
+    card: Card
+
+    @property
+    def miou(self) -> float | None:
+        """mIoU on the whole val split, 0..1, as the card records it."""
+        return None if self.card.evaluation is None else float(self.card.evaluation["miou"])
+
+
+def job_of(config: RunConfig, folder: Path, role: Role) -> TrainJob:
+    """The training of ``role`` in ``folder``: the teacher, or the student's network with or without its teacher."""
+    from gddctl.distill.job import TrainJob
+
+    shared: dict[str, Any] = {"data": config.data, "seed": config.seed, "out": folder.resolve(), "config_digest": digest_of(config)}
+    name = f"{config.name}-{role}"
+    if role == "teacher":
+        own = {"iterations": config.teacher.iterations, "time_limit": config.teacher.time_limit}
+        train = config.train.model_copy(update={key: value for key, value in own.items() if value is not None})
+        return TrainJob(role=role, name=name, network=config.teacher, train=train, **shared)
+    method = config.distill.method if role == "student" else None
+    distils = method is not None and method.kind != "none"
+    return TrainJob(
+        role=role,
+        name=name,
+        network=config.student,
+        train=config.train,
+        method=method,
+        teacher=teacher_of(config, folder) if distils else None,
+        init=config.student.init,
+        **shared,
+    )
+
+
+def teacher_of(config: RunConfig, folder: Path) -> Path:
+    """The teacher's bundle: the configured one, else the one trained into ``folder``.
+
+    Raises:
+        UsageError: neither is there.
+    """
+    bundle = config.teacher.bundle or folder / "teacher"
+    if not is_bundle(bundle):
+        raise UsageError(
+            f"{bundle}: no teacher bundle there",
+            remedy=f"train one with: gddctl train --role teacher --out {folder}, or name one with --teacher",
+        )
+    return bundle.resolve()
+
+
+def train_one(config: RunConfig, folder: Path, role: Role, *, force: bool) -> Trained | None:
+    """Train ``role`` into ``folder``, going on where it stopped; None on the ranks of a torchrun that are not the first."""
+    first = int(os.environ.get("RANK", "0")) == 0
+    with hold(folder) if first else nullcontext():
+        if first:
+            prepare(folder, config, force=force)
+        trained = do_job(job_of(config, folder, role))
+    return trained if first else None
+
+
+def do_job(job: TrainJob) -> Trained:
+    """Run ``job``, showing its progress on stderr."""
+    from gddctl.distill.run import run_job
+
+    bundle = run_job(job, _reporter())
+    return Trained(bundle, read_card(bundle))
+
+
+def _reporter() -> Reporter:
+    import logging
+
+    from gddctl.distill.progress import console_reporter
+
+    return console_reporter(quiet=logging.getLogger("gddctl").level > logging.INFO)
