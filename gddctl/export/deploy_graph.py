@@ -1,0 +1,84 @@
+"""A logits graph to a deploy graph: uint8 image in, uint8 class map out, normalisation and argmax inside. Surgery on the file alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gddctl.core.artifact.info import ModelInfo
+from gddctl.core.artifact.manifest import Artifact, verify_file
+from gddctl.core.digest import sha256_file
+from gddctl.core.errors import ArtifactError
+from gddctl.core.files import atomic_path
+from gddctl.core.lazy import require
+from gddctl.data.preprocess import gain_and_shift
+from gddctl.export.census import census_of
+from gddctl.export.graph_file import check_graph, load_model, save_model
+
+
+def to_deploy(logits: Artifact, out: Path) -> Artifact:
+    """Wrap ``logits``: uint8 (B, H, W, 3) RGB -> float -> (B, 3, H, W) -> normalised -> logits -> argmax -> uint8 (B, H, W).
+
+    The same weights and, in an INT8 file, the same ranges; its mask is the argmax of the logits file's answer, pixel for pixel.
+
+    Raises:
+        ArtifactError: ``logits`` is a deploy graph already, or was changed after export.
+    """
+    if logits.info.graph != "logits":
+        raise ArtifactError(f"{logits.path}: already a deploy graph", remedy="give the logits file of the same student")
+    verify_file(logits.path)
+    model = load_model(logits.path)
+    info = logits.info.model_copy(update={"graph": "deploy", "parent_sha256": logits.sha256})
+    _prepend_normalisation(model.graph, info)
+    _append_argmax(model.graph, info)
+    check_graph(model, info)
+    info = info.model_copy(update={"census": census_of(model)})
+    with atomic_path(out) as temporary:
+        save_model(model, info, temporary)
+        sha256 = sha256_file(temporary)
+    return Artifact(path=out, sha256=sha256, format="onnx", info=info)
+
+
+def _prepend_normalisation(graph: Any, info: ModelInfo) -> None:
+    """Cast first: runtimes refuse to transpose uint8. Then the very factor and summand of ``data.preprocess.normalise``."""
+    onnx = require("onnx", extra="export", why="making a deploy graph")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    height, width = info.preprocess.size
+    order = (0, 1, 2) if info.preprocess.channel_order == "rgb" else (2, 1, 0)
+    gain, shift = (
+        np.array(values, np.float32).reshape(1, 3, 1, 1)
+        for values in zip(*(gain_and_shift(info.preprocess, c) for c in order), strict=True)
+    )
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == "image":
+                node.input[place] = "normalised"
+    planes = "image_planes"
+    nodes = [
+        helper.make_node("Cast", ["image"], ["image_float"], name="deploy_cast", to=onnx.TensorProto.FLOAT),
+        helper.make_node("Transpose", ["image_float"], [planes], name="deploy_transpose", perm=[0, 3, 1, 2]),
+    ]
+    if order != (0, 1, 2):
+        nodes.append(helper.make_node("Gather", [planes, "deploy_order"], ["image_ordered"], name="deploy_order_channels", axis=1))
+        graph.initializer.append(numpy_helper.from_array(np.array(order, np.int64), "deploy_order"))
+        planes = "image_ordered"
+    nodes.append(helper.make_node("Mul", [planes, "deploy_gain"], ["image_scaled"], name="deploy_gain_mul"))
+    nodes.append(helper.make_node("Add", ["image_scaled", "deploy_shift"], ["normalised"], name="deploy_shift_add"))
+    graph.initializer.extend([numpy_helper.from_array(gain, "deploy_gain"), numpy_helper.from_array(shift, "deploy_shift")])
+    for place, node in enumerate(nodes):
+        graph.node.insert(place, node)
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    graph.input[0].CopyFrom(helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, [batch, height, width, 3]))
+
+
+def _append_argmax(graph: Any, info: ModelInfo) -> None:
+    """Ties go to the lower class id, as in numpy and torch."""
+    onnx = require("onnx", extra="export", why="making a deploy graph")
+    helper = onnx.helper
+    height, width = info.preprocess.size
+    batch = graph.output[0].type.tensor_type.shape.dim[0].dim_param
+    graph.node.append(helper.make_node("ArgMax", ["logits"], ["mask_wide"], name="deploy_argmax", axis=1, keepdims=0, select_last_index=0))
+    graph.node.append(helper.make_node("Cast", ["mask_wide"], ["mask"], name="deploy_mask", to=onnx.TensorProto.UINT8))
+    graph.output[0].CopyFrom(helper.make_tensor_value_info("mask", onnx.TensorProto.UINT8, [batch, height, width]))

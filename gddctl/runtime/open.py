@@ -1,0 +1,38 @@
+"""A path to a running model: a bundle folder runs on torch, an .onnx file on ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gddctl.core.artifact.manifest import verify_file
+from gddctl.runtime.describe import read_info, read_onnx_info, require_model
+from gddctl.runtime.protocol import Device, Runtime, check_target
+
+__all__ = ["open_runtime", "read_info"]
+
+
+def open_runtime(path: Path, *, device: Device = "cpu", threads: int | None = None, allow_foreign_target: bool = False) -> Runtime:
+    """Open a model for running.
+
+    Args:
+        path: a bundle folder, or an ONNX file with gddctl's description.
+        device: where it runs. A device that does not load is an error, never replaced by another.
+        threads: of the CPU, inside one run; None takes every core this process may use.
+        allow_foreign_target: also open an INT8 file quantised for another runtime, for comparing values; not for timing.
+
+    Raises:
+        UsageError: no such path, or not a model.
+        ArtifactError: broken, changed after export, not ours, or quantised for another target.
+        EnvironmentMissing: the runtime or the device is not there.
+    """
+    require_model(path)
+    if path.is_dir():
+        from gddctl.runtime.torch_runtime import TorchRuntime
+
+        return TorchRuntime(path, device=device, threads=threads)
+    sha256, info = verify_file(path), read_onnx_info(path)
+    if not allow_foreign_target:
+        check_target(info, device, str(path))
+    from gddctl.runtime.ort_runtime import OrtRuntime
+
+    return OrtRuntime(path, info, sha256, device=device, threads=threads)

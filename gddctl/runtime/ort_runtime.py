@@ -1,0 +1,141 @@
+"""An exported file on ONNX Runtime, failing closed: the provider that was asked for, or an error."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self, assert_never
+
+from gddctl.core.artifact.info import ModelInfo
+from gddctl.core.errors import ArtifactError, EnvironmentMissing, RunFailed
+from gddctl.core.lazy import require
+from gddctl.runtime.cpu import this_cpu, usable_cores
+from gddctl.runtime.protocol import Device, check_input
+
+_FATAL = 4  # ONNX Runtime's log severities: 0 verbose … 4 fatal; what matters reaches us as exceptions
+_X86_NO_VNNI_PRECISION = "session.x64quantprecision"  # widens u8 x s8 sums where the CPU would saturate them
+
+
+class OrtRuntime:
+    """One file, one provider. See :class:`gddctl.runtime.protocol.Runtime`."""
+
+    def __init__(self, path: Path, info: ModelInfo, sha256: str, *, device: Device = "cpu", threads: int | None = None) -> None:
+        self._path, self._device = path, device
+        self._threads = threads or usable_cores()
+        self._ort = require("onnxruntime", extra="gpu" if device == "cuda" else "cpu", why=f"running {path.name}")
+        self.info, self.sha256 = info, sha256
+        self.backend = f"onnxruntime-{device}"
+        self._session: Any = None
+        self._output = "logits" if info.graph == "logits" else "mask"
+        self._open()
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Answer one batch; see the protocol for shapes."""
+        batch = check_input(batch, self.info, self._path.name)
+        session = self._open()
+        try:
+            (result,) = session.run([self._output], {"image": batch})
+        except Exception as error:  # the binding's errors share no narrower base
+            raise RunFailed(f"{self._path}: ONNX Runtime failed on a batch of {batch.shape} ({_first_line(error)})") from error
+        answer: NDArray[Any] = result
+        return answer
+
+    def environment(self) -> dict[str, str]:
+        """Provider, version, threads, instruction set, and where the graph's nodes were placed."""
+        session = self._open()
+        return {
+            "backend": self.backend,
+            "provider": session.get_providers()[0],
+            "onnxruntime": self._ort.__version__,
+            "numpy": np.__version__,
+            "threads": str(self._threads),
+            "cpu": this_cpu().describe(),
+            **_placement(session),
+        }
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._session = None
+
+    def _open(self) -> Any:
+        if self._session is None:
+            self._session = open_session(self._ort, self._path, self._device, self._threads)
+            _check_names(self._session, self._path, self._output)
+        return self._session
+
+
+def open_session(ort: ModuleType, path: Path, device: Device, threads: int) -> Any:
+    """An ``InferenceSession`` that really runs on ``device``.
+
+    Raises:
+        EnvironmentMissing: the provider of ``device`` does not load here.
+        ArtifactError: ONNX Runtime cannot read the file.
+    """
+    provider = _provider(device)
+    if provider not in ort.get_available_providers():
+        raise _missing(provider, f"this build of onnxruntime has {', '.join(ort.get_available_providers())}")
+    ort.set_default_logger_severity(_FATAL)
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if this_cpu().int8_saturates:
+        options.add_session_config_entry(_X86_NO_VNNI_PRECISION, "1")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # the loader and its fall-back report by print
+            if device == "cuda":
+                ort.preload_dlls()  # finds the CUDA and cuDNN wheels beside it; says nothing useful when they are absent
+            session = ort.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # the binding's errors share no narrower base
+        raise ArtifactError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})", remedy="copy or export it again") from error
+    session.disable_fallback()
+    if session.get_providers()[0] != provider:
+        raise _missing(provider, f"the session came up on {', '.join(session.get_providers())} instead")
+    return session
+
+
+def _provider(device: Device) -> str:
+    match device:
+        case "cpu":
+            return "CPUExecutionProvider"
+        case "cuda":
+            return "CUDAExecutionProvider"
+        case _ as never:
+            assert_never(never)
+
+
+def _missing(provider: str, found: str) -> EnvironmentMissing:
+    return EnvironmentMissing(
+        f"ONNX Runtime's {provider} does not load here: {found}",
+        remedy='it needs an NVIDIA driver, CUDA 13 and cuDNN 9: pip install "gddctl[gpu]"; see: gddctl doctor; or choose the device cpu',
+    )
+
+
+def _check_names(session: Any, path: Path, output: str) -> None:
+    inputs, outputs = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
+    if inputs != ["image"] or outputs != [output]:
+        raise ArtifactError(f"{path}: takes {inputs} and gives {outputs}; expected ['image'] and ['{output}']", remedy="export it again")
+
+
+def _placement(session: Any) -> dict[str, str]:
+    """How many nodes each provider got, e.g. ``{"nodes": "CPUExecutionProvider 43"}``; empty where ONNX Runtime does not tell."""
+    tell = getattr(session, "get_provider_graph_assignment_info", None)  # since 1.24
+    if tell is None:
+        return {}
+    counts: dict[str, int] = {}
+    for part in tell():
+        counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
+    return {"nodes": ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))}
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:240]
