@@ -55,9 +55,7 @@ def distill(
     trained = train_one(settings, folder, "student", force=force)
     if trained is None:
         return  # another rank speaks
-    output.say(
-        f"{trained.bundle}: {trained.card.network.arch} {trained.card.network.encoder}, mIoU {percent(trained.miou)} on {settings.data.val_split}"
-    )
+    output.say(f"{trained.bundle}: {trained.network}, mIoU {percent(trained.miou)} on {settings.data.val_split}")
     output.done(
         {"bundle": str(trained.bundle), "miou": trained.miou, "card": trained.card.model_dump(mode="json")},
         following=f"gddctl export {trained.bundle}",

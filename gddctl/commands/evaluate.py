@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gddctl.commands.flags import Data, DeviceName, LayoutFlag
+from gddctl.commands.flags import Data, LayoutFlag, RunDevice, RunDeviceName
 from gddctl.commands.output import Json, Output, Quiet, Verbose, percent
 
 
@@ -16,7 +16,7 @@ def evaluate(
     data: Data = None,
     layout: LayoutFlag = None,
     split: Annotated[str | None, typer.Option("--split", help="Default: the val split the model's data settings name.")] = None,
-    device: Annotated[DeviceName, typer.Option("--device")] = DeviceName.cpu,
+    device: RunDevice = RunDeviceName.cpu,
     threads: Annotated[int | None, typer.Option("--threads", min=1)] = None,
     json: Json = False,
     verbose: Verbose = False,
@@ -26,10 +26,11 @@ def evaluate(
     output = Output(json=json, verbose=verbose, quiet=quiet)
     from gddctl.pipeline.judging import evaluate_path
 
-    report = evaluate_path(model, data=data, layout=layout, split=split, device=device.value, threads=threads)
-    output.say(
-        f"mIoU {percent(report.miou)}   aAcc {percent(report.aacc)}   mAcc {percent(report.macc)}   ({report.images} images, split {report.split})"
+    report = evaluate_path(
+        model, data=data, layout=layout, split=split, device="cuda" if device is RunDeviceName.cuda else "cpu", threads=threads
     )
+    scores = f"mIoU {percent(report.miou)}   aAcc {percent(report.aacc)}   mAcc {percent(report.macc)}"
+    output.say(f"{scores}   ({report.images} images, split {report.split})")
     output.say(f"protocol: {report.protocol}")
     output.table(["class", "IoU %"], [[name, percent(value)] for name, value in report.per_class.items()])
     if report.absent:

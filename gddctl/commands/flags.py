@@ -27,6 +27,13 @@ class DeviceName(str, Enum):
     cuda = "cuda"
 
 
+class RunDeviceName(str, Enum):
+    """Where a finished model runs."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class PrecisionName(str, Enum):
     """Precision of training."""
 
@@ -41,6 +48,7 @@ Iterations = Annotated[int | None, typer.Option("--iterations", min=1)]
 TimeLimit = Annotated[float | None, typer.Option("--time-limit", min=1, metavar="SECONDS", help="End training early after this long.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Over all processes together.")]
 Device = Annotated[DeviceName | None, typer.Option("--device")]
+RunDevice = Annotated[RunDeviceName, typer.Option("--device")]
 Devices = Annotated[int | None, typer.Option("--devices", min=1, help="Processes (CPU) or GPUs.")]
 PrecisionFlag = Annotated[PrecisionName | None, typer.Option("--precision")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0)]

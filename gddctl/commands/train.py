@@ -52,9 +52,7 @@ def train(
     trained = train_one(settings, folder, role.value, force=force)
     if trained is None:
         return  # another rank speaks
-    output.say(
-        f"{trained.bundle}: {trained.card.network.arch} {trained.card.network.encoder}, mIoU {percent(trained.miou)} on {settings.data.val_split}"
-    )
+    output.say(f"{trained.bundle}: {trained.network}, mIoU {percent(trained.miou)} on {settings.data.val_split}")
     again = f" {config}" if config else ""
     following = f"gddctl distill{again} --teacher {trained.bundle}" if role is Role.teacher else f"gddctl export {trained.bundle}"
     output.done({"bundle": str(trained.bundle), "miou": trained.miou, "card": trained.card.model_dump(mode="json")}, following=following)

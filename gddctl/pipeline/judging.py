@@ -74,7 +74,7 @@ def parity_of_paths(
 def rung_of(reference: Path, candidate: Path, data: DataConfig, gates: GatesConfig) -> Rung:
     """One rung of a run's ladder, on its whole val split."""
     with open_runtime(reference) as trusted, open_runtime(candidate) as tested:
-        # A deploy graph is held to the FP32 limits against its own logits graph: wrapping must change nothing, whatever the precision inside.
+        # A deploy graph is held to the FP32 limits against its own logits graph: wrapping changes nothing, whatever the precision inside.
         precision = "fp32" if tested.info.graph == "deploy" and trusted.info.precision == tested.info.precision else tested.info.precision
         dataset = open_dataset(data, data.val_split)
         return parity(trusted, tested, dataset, limits_for(precision, gates), progress=counter(f"parity {candidate.name}"))

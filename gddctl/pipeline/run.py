@@ -158,7 +158,8 @@ def _export(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
 
 
 def _evaluate(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
-    models = {**{role: out / role for role in ROLES}, **{f"student-{label}": path for label, path in _artifacts(config, out).items()}}
+    models: dict[str, Path] = {role: out / role for role in ROLES}
+    models |= {f"student-{label}": path for label, path in _artifacts(config, out).items()}
 
     def work() -> None:
         reports = {}
@@ -211,7 +212,8 @@ def _bench(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
 def _pictures(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
     models = {"teacher": out / "teacher", "baseline": out / "baseline", "student": out / "student"}
     int8 = [path for label, path in _artifacts(config, out).items() if label.startswith("int8") and label.endswith("logits")]
-    models |= {"student INT8": path for path in int8[:1]}
+    if int8:
+        models["student INT8"] = int8[0]
     inputs = {"models": {title: identity_of(path) for title, path in models.items()}, "data": settings["data"]}
     return Stage("pictures", _WHAT["pictures"], inputs, ("pictures",), lambda: _ignore(draw(out, config.data, models)))
 

@@ -73,7 +73,7 @@ def refuse_torchrun() -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
             "gddctl run: started under torchrun, but export, parity and latency are the work of one process",
-            remedy="use: torchrun ... -m gddctl train CONFIG, then torchrun ... -m gddctl distill CONFIG; or gddctl run --set train.devices=N",
+            remedy="use: torchrun ... -m gddctl train CONFIG, then torchrun ... -m gddctl distill CONFIG; or gddctl run --set train.devices=N",  # noqa: E501
         )
 
 

@@ -29,6 +29,11 @@ class Trained:
     card: Card
 
     @property
+    def network(self) -> str:
+        """Architecture and encoder."""
+        return f"{self.card.network.arch} {self.card.network.encoder}"
+
+    @property
     def miou(self) -> float | None:
         """mIoU on the whole val split, 0..1, as the card records it."""
         return None if self.card.evaluation is None else float(self.card.evaluation["miou"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from gddctl.core.classes import ClassTable
 from gddctl.core.config.section import Section
@@ -36,7 +36,7 @@ class ModelInfo(Section):
     weights_sha256: str  # of the student's model.safetensors
     parent_sha256: str | None = None  # of the file this one was made from
     calibration_sha256: str | None = None  # of the calibration record, INT8 only
-    census: dict[str, NonNegativeInt] = {}  # what the graph really holds, e.g. {"conv.int8": 25, "conv.float": 1}
+    census: dict[str, NonNegativeInt] = Field(default_factory=dict)  # what the graph really holds, e.g. {"conv.int8": 25, "conv.float": 1}
     opset: NonNegativeInt = 0
     licence: str = "unknown"
     gddctl_version: str = "0"
