@@ -71,6 +71,8 @@ class StreamingDifference:
             return None
         rank = max(1, math.ceil(share * total))  # the rank-th smallest value, as numpy's "inverted_cdf"
         bucket = int(np.searchsorted(np.cumsum(self._counts), rank))
+        if bucket == 0:
+            return 0.0  # zero, or less than 1e-40
         upper = np.array(((bucket + 1) << _SHIFT) - 1, dtype=np.uint32).view(np.float32)
         return min(float(upper), self._max)
 
