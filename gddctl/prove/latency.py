@@ -77,7 +77,7 @@ def bench(
 
 
 def fixed_image(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An (H, W, 3) uint8 image from a fixed seed, the same on every machine."""
+    """An (H, W, 3) uint8 image from a fixed seed."""
     return np.random.default_rng(0).integers(0, 256, size=(*size, 3), dtype=np.uint8)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import numpy as np
@@ -135,18 +135,7 @@ def make_onnx(path: Path, graph: Graph = "logits", *, size: tuple[int, int] = (1
     return path
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What the tests build their worlds from; a fixture, because test folders are no packages."""
-
-    World: type[World] = World
-    Answering: type[Answering] = Answering
-    world: Callable[..., World] = make_world
-    info: Callable[..., ModelInfo] = model_info
-    onnx: Callable[..., Path] = make_onnx
-    classes: Callable[..., ClassTable] = class_table
-
-
 @pytest.fixture(scope="session")
-def parts() -> Parts:
-    return Parts()
+def parts() -> Any:
+    """What the tests build their worlds from; a fixture, because test folders are no packages."""
+    return SimpleNamespace(World=World, Answering=Answering, world=make_world, info=model_info, onnx=make_onnx, classes=class_table)

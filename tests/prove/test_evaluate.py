@@ -75,15 +75,15 @@ def test_batches_do_not_change_the_scores_and_progress_ends_at_all(parts: Any, b
 
 
 def test_a_limit_spreads_over_the_set_and_is_named(parts: Any) -> None:
-    world = parts.world(9)
+    samples: list[Sample] = parts.world(9).samples
     asked: list[int] = []
 
     class Watched(parts.World):  # type: ignore[misc]
         def __getitem__(self, index: int) -> Sample:
             asked.append(index)
-            return world[index]
+            return samples[index]
 
-    report = evaluate(parts.Answering(lambda a: a, parts.info()), Watched(world.samples), split="val", limit=3)
+    report = evaluate(parts.Answering(lambda a: a, parts.info()), Watched(samples), split="val", limit=3)
     assert asked == [0, 3, 6]
     assert report.images == 3 and "3 of 9 images" in report.protocol
 

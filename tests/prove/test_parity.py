@@ -149,8 +149,8 @@ def test_ignored_pixels_and_images_beyond_the_limit_do_not_count(parts: Any) -> 
 
     sample = parts.world(1)[0]
     ignored = sample.label == 255
-    pair = [parts.Answering(a, parts.info()) for a in (lambda b: b, wrong_where_ignored)]
-    assert parity(*pair, parts.World([sample]), OPEN).agreement == 1.0
+    plain, wrong = (parts.Answering(a, parts.info()) for a in (lambda b: b, wrong_where_ignored))
+    assert parity(plain, wrong, parts.World([sample]), OPEN).agreement == 1.0
     seen: list[tuple[int, int]] = []
     assert judged(parts, noisy(SLIGHT), max_images=2, progress=lambda done, of: seen.append((done, of))).images == 2
     assert seen == [(1, 2), (2, 2)]
@@ -177,7 +177,8 @@ def test_a_class_only_the_candidate_shows_is_no_worst_class(parts: Any) -> None:
         out[:, 2, 0, 0] = 9
         return out
 
-    rung = parity(*(parts.Answering(a, parts.info()) for a in (lambda b: b, sees_a_car)), world, OPEN)
+    plain, other = (parts.Answering(a, parts.info()) for a in (lambda b: b, sees_a_car))
+    rung = parity(plain, other, world, OPEN)
     assert rung.worst_class == "sky" and rung.worst_class_delta_points == pytest.approx(-100 / (16 * 24))
 
 
