@@ -1,0 +1,51 @@
+"""The door: a config and a split's name in, a dataset out."""
+
+from __future__ import annotations
+
+from typing_extensions import assert_never
+
+from gddctl.core.config.sections import DataConfig
+from gddctl.core.errors import UsageError
+from gddctl.data.camvid import list_camvid
+from gddctl.data.cityscapes import list_cityscapes
+from gddctl.data.dataset import SegDataset
+from gddctl.data.folder import list_folder
+from gddctl.data.listing import Listing, require_root
+from gddctl.data.pairs import PairDataset
+from gddctl.data.synthetic.scenes import SyntheticDataset
+from gddctl.data.voc import list_voc
+
+
+def open_dataset(config: DataConfig, split: str) -> SegDataset:
+    """Open a split. Nothing is decoded yet.
+
+    Raises:
+        UsageError: the root, the split or a folder of the layout is not there.
+        DataError: the split is empty, or more than ``config.skip_bad`` pairs lack a file.
+    """
+    listing = list_split(config, split)
+    if listing is not None:
+        return PairDataset(listing, allow_missing=config.skip_bad)
+    drawn = config.synthetic
+    if split == config.train_split:
+        return SyntheticDataset(train_seed(drawn.seed), drawn.train_images, drawn.height, drawn.width)
+    if split == config.val_split:
+        return SyntheticDataset(val_seed(drawn.seed), drawn.val_images, drawn.height, drawn.width)
+    raise UsageError(f"split '{split}': drawn scenes come as '{config.train_split}' and '{config.val_split}'", remedy="use one of these")
+
+
+def list_split(config: DataConfig, split: str) -> Listing | None:
+    """The files of a split, incomplete pairs included; None for drawn scenes. Raises as :func:`open_dataset`, but not for pairs."""
+    match config.layout:
+        case "synthetic":
+            return None
+        case "camvid":
+            return list_camvid(require_root(config.root), split)
+        case "cityscapes":
+            return list_cityscapes(require_root(config.root), split)
+        case "voc":
+            return list_voc(require_root(config.root), split)
+        case "folder":
+            return list_folder(require_root(config.root), split)
+        case _:
+            assert_never(config.layout)
