@@ -12,7 +12,7 @@ from gddctl.data.dataset import SegDataset
 from gddctl.data.folder import list_folder
 from gddctl.data.listing import Listing, require_root
 from gddctl.data.pairs import PairDataset
-from gddctl.data.synthetic.scenes import SyntheticDataset
+from gddctl.data.synthetic.scenes import SyntheticDataset, train_seed, val_seed
 from gddctl.data.voc import list_voc
 
 
