@@ -37,9 +37,9 @@ class Choice:
 def choose(ops: Iterable[Op], outputs: Iterable[str]) -> Choice:
     """Choose the tensors that get a Q/DQ pair.
 
-    Rules: every convolution but the last ones before an output takes and gives codes; ReLU is folded into what feeds it, by coding its output
-    only; additions, poolings, concatenations and resizes between coded tensors stay in codes; the classifier's logits and all after
-    it stay float, since a class is decided by differences smaller than an 8-bit step.
+    Rules: every convolution but the last ones before an output takes and gives codes; ReLU is folded into what feeds it, by coding
+    its output only; additions, poolings, concatenations and resizes between coded tensors stay in codes; the classifier's logits and what
+    follows stay float, since a class is decided by differences smaller than an 8-bit step.
     """
     ops = list(ops)
     readers: dict[str, list[Op]] = {}

@@ -1,0 +1,1 @@
+"""Training images to activation ranges, and the record of how."""
