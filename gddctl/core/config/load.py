@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,9 +131,21 @@ _PATH_KEYS = (("data", "root"), ("teacher", "bundle"), ("student", "init"))
 def _rebase(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     for section, key in _PATH_KEYS:
         inner = settings.get(section)
-        if isinstance(inner, dict) and isinstance(inner.get(key), str) and not Path(inner[key]).is_absolute():
-            settings = {**settings, section: {**inner, key: str((folder / inner[key]).resolve())}}
+        if isinstance(inner, dict) and isinstance(inner.get(key), str):
+            settings = {**settings, section: {**inner, key: str((folder / _expand(inner[key], f"{section}.{key}")).resolve())}}
     return settings
+
+
+def _expand(text: str, place: str) -> Path:
+    """``~`` and ``$VARIABLE`` in a path.
+
+    Raises:
+        ConfigError: a variable is not set; a literal ``$`` in a folder's name would only end in "no such folder" elsewhere.
+    """
+    expanded = os.path.expandvars(text)
+    if unset := re.search(r"\$\{?(\w+)", expanded):
+        raise ConfigError(f"{place}: {text}: the environment variable {unset[1]} is not set", remedy=f"export it, or use --set {place}=PATH")
+    return Path(expanded).expanduser()
 
 
 def _explain(model: type[BaseModel], settings: Mapping[str, Any], item: Any, place: str) -> str:

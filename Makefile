@@ -1,0 +1,49 @@
+# make setup | demo | test | test-slow | check | wheel-check | clean
+# Everything goes into .venv in this folder; nothing is installed elsewhere.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first of these that exists sets up the environment; override with: make PYTHON=/path/to/python3.12
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+# onnxruntime-gpu also serves the CPU; elsewhere than on x86-64 Linux there is only onnxruntime.
+RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu,cpu)
+STAMP := $(VENV)/.ready
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: setup demo test test-slow check format wheel-check clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml $(wildcard constraints/*.txt)
+	@test -n "$(PYTHON)" || { echo "gddctl needs CPython 3.11, 3.12 or 3.13 with venv (on Debian and Ubuntu: apt install python3-venv)"; exit 4; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/$$($(BIN)/python -c 'import sys; print("py3%d" % sys.version_info[1])').txt \
+		--editable '.[train,$(RUNTIME),report,dev]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/gddctl run --out runs/demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The wheel without extras answers every --help; the device part predicts on CPython 3.10, where there is one, without torch.
+wheel-check: setup
+	$(BIN)/python tests/wheel_check.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

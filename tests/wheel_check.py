@@ -1,0 +1,70 @@
+"""Build the wheel, install it without extras, ask every command for help; then predict with it on CPython 3.10 without torch.
+
+Run by ``make wheel-check``; needs pip, so it stands outside the test suite.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ("run", "init", "train", "distill", "eval", "export", "parity", "bench", "doctor", "data", "data check", "data synth")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="gddctl-wheel-") as name:
+        work = Path(name)
+        call([sys.executable, "-m", "build", "--wheel", "--outdir", str(work), str(ROOT)], quiet=True)
+        (wheel,) = work.glob("*.whl")
+        bare = environment(work / "bare", sys.executable, [str(wheel)])
+        for command in COMMANDS:
+            call([str(bare / "gddctl"), *command.split(), "--help"], quiet=True)
+        missing = subprocess.run([str(bare / "gddctl"), "run", "--out", str(work / "run")], capture_output=True, text=True)
+        expect(missing.returncode == 4 and "pip install" in missing.stderr, f"run without torch: {missing.returncode} {missing.stderr}")
+        print(f"{len(COMMANDS)} commands answer --help from the bare wheel; run without torch leaves with 4 and the pip line")
+        device_part(work, wheel)
+
+
+def device_part(work: Path, wheel: Path) -> None:
+    python = shutil.which("python3.10")
+    if python is None or subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True).returncode:
+        print("skipped: no CPython 3.10 with venv here, so the device part was not tried on it")
+        return
+    model = work / "run" / "student-fp32-any.deploy.onnx"
+    model.parent.mkdir(exist_ok=True)
+    call([sys.executable, str(ROOT / "tests" / "make_tiny_artifact.py"), str(model)], quiet=True)
+    device = environment(work / "device", python, [f"{wheel}[cpu]"])
+    script = (
+        "import sys, numpy, gddctl;"
+        f"mask = gddctl.load({str(model)!r}).predict(numpy.zeros((50, 70, 3), numpy.uint8)).mask;"
+        "assert mask.shape == (50, 70) and mask.dtype == numpy.uint8, mask;"
+        "assert not any(name in sys.modules for name in ('torch', 'onnx')), 'heavy modules were loaded';"
+        "print('predicts on CPython', sys.version.split()[0], 'without torch and onnx')"
+    )
+    call([str(device / "python"), "-c", script])
+    call([str(device / "gddctl"), "bench", str(model), "--samples", "5", "--seconds", "0", "--rounds", "1", "--threads", "1"], quiet=True)
+
+
+def environment(folder: Path, python: str, packages: list[str]) -> Path:
+    call([python, "-m", "venv", str(folder)])
+    call([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages])
+    return folder / "bin"
+
+
+def call(command: list[str], *, quiet: bool = False) -> None:
+    done = subprocess.run(command, capture_output=quiet, text=True)
+    expect(done.returncode == 0, f"{' '.join(command)} left with {done.returncode}\n{done.stdout or ''}{done.stderr or ''}")
+
+
+def expect(holds: bool, message: str) -> None:
+    if not holds:
+        print(f"FAILED: {message}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
