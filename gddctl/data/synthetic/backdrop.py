@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.data.synthetic.camera import NEAREST, Camera
-from gddctl.data.synthetic.canvas import ROAD, SIDEWALK, SKY, TREE, Canvas
+from gddctl.data.synthetic.canvas import ROAD, SIDEWALK, SKY, SUPERSAMPLING, TREE, Canvas
 from gddctl.data.synthetic.light import Light, Rgb
 
 FAR = 120.0  # metres; where the street ends in haze
@@ -48,24 +48,27 @@ def draw_street(rng: np.random.Generator) -> Street:
 
 def draw_sky(canvas: Canvas, camera: Camera, light: Light, rng: np.random.Generator) -> None:
     """A gradient from zenith to horizon, with clouds, and a hazy line of trees at the end of the street."""
-    width = canvas.label.shape[1]
-    bottom = round(camera.center[1]) + 2
-    rise = (np.linspace(0, 1, bottom, dtype=np.float32) ** 1.3)[:, None]
-    column = (1 - rise) * np.float32(light.zenith) + rise * np.float32(light.horizon)
-    sky = np.repeat(column[:, None, :], width, axis=1)
-    cover = _clouds(bottom, width, light.clouds, rng)[:, :, None]
-    bright = np.float32([0.35 * c + 0.65 * 250 * min(1.0, 0.25 + light.tint[1] * 0.8) for c in light.horizon])
-    canvas.image[:bottom] = np.clip(sky + (bright - sky) * cover, 0, 255).astype(np.uint8)
+    bottom, width = round(camera.center[1]) + 2, canvas.label.shape[1]
+    rows, columns = bottom // SUPERSAMPLING, width // SUPERSAMPLING  # nothing in a sky is sharp: drawn small, then enlarged
+    rise = (np.linspace(0, 1, rows, dtype=np.float32) ** 1.3)[:, None, None]
+    zenith, horizon = np.array(light.zenith, np.float32), np.array(light.horizon, np.float32)
+    bright = 0.35 * horizon + np.float32(0.65 * 250 * min(1.0, 0.25 + light.tint[1] * 0.8))
+    sky = zenith + rise * (horizon - zenith)
+    sky = sky + (bright - sky) * _clouds(rows, columns, light.clouds, rng)[:, :, None]
+    np.clip(sky, 0, 255, out=sky)
+    cv2.resize(sky.astype(np.uint8), (width, bottom), dst=canvas.image[:bottom], interpolation=cv2.INTER_LINEAR)
     canvas.label[:bottom] = SKY
     _far_trees(canvas, camera, light, rng)
 
 
 def _clouds(height: int, width: int, share: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Cover 0..1: two octaves of smooth noise, flattened towards the horizon."""
-    coarse = cv2.resize(rng.random((4, 5), np.float32), (width // 4, height // 4), interpolation=cv2.INTER_CUBIC)
-    fine = cv2.resize(rng.random((11, 13), np.float32), (width // 4, height // 4), interpolation=cv2.INTER_CUBIC)
+    """(height, width) cover 0..1: two octaves of smooth noise."""
+    size = (max(2, width // 3), max(2, height // 3))
+    coarse = cv2.resize(rng.random((4, 5), np.float32), size, interpolation=cv2.INTER_CUBIC)
+    fine = cv2.resize(rng.random((11, 13), np.float32), size, interpolation=cv2.INTER_CUBIC)
     soft = np.clip((0.68 * coarse + 0.32 * fine - (0.82 - 0.6 * share)) * 3.2, 0, 0.9)
-    return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
+    cover: NDArray[np.float32] = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+    return cover
 
 
 def _far_trees(canvas: Canvas, camera: Camera, light: Light, rng: np.random.Generator) -> None:
@@ -81,7 +84,9 @@ def draw_ground(canvas: Canvas, camera: Camera, light: Light, street: Street, rn
     horizon = round(camera.center[1]) + 1
     rows = np.arange(horizon, canvas.label.shape[0], dtype=np.float64)
     depths = camera.focal * camera.height / np.maximum(rows - camera.center[1], 0.5)
-    canvas.image[horizon:] = np.array([light.at(street.paving, float(depth)) for depth in depths], np.uint8)[:, None, :]
+    kept = np.exp(-depths / light.clarity)[:, None]  # as Light.at, for all rows at once
+    colors = np.array(street.paving) * np.array(light.tint) * kept + np.array(light.horizon) * (1 - kept)
+    canvas.image[horizon:] = np.clip(np.rint(colors), 0, 255).astype(np.uint8)[:, None, :]
     canvas.label[horizon:] = SIDEWALK
     _joints(canvas, camera, light, street)
     left, right = street.kerbs
@@ -94,10 +99,7 @@ def draw_ground(canvas: Canvas, camera: Camera, light: Light, street: Street, rn
 
 
 def _strip(camera: Camera, left: float, right: float, near: float, far: float) -> NDArray[np.float64]:
-    near = max(near, NEAREST * 0.5)
-    # Nearer than the camera's limit the strip goes on straight below the picture: project at the limit, then extend.
-    corners = camera.project([(left, 0, far), (right, 0, far), (right, 0, max(near, NEAREST)), (left, 0, max(near, NEAREST))])
-    return corners
+    return camera.project([(left, 0, far), (right, 0, far), (right, 0, near), (left, 0, near)])
 
 
 def _joints(canvas: Canvas, camera: Camera, light: Light, street: Street) -> None:

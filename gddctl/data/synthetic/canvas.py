@@ -39,8 +39,25 @@ class Canvas:
 
         Shape: (M, N, 2), or a list of (N, 2). Where two overlap the even-odd rule leaves a hole, so they must not.
         """
-        if len(polygons):
+        if isinstance(polygons, np.ndarray):
+            if len(polygons):
+                cv2.fillPoly(self.image, list(np.rint(polygons).astype(np.int32)), color)
+        else:
             cv2.fillPoly(self.image, [np.rint(points).astype(np.int32) for points in polygons], color)
+
+    def darken(self, points: Points, factor: float, only: tuple[int, ...] | None = None) -> None:
+        """Cast a shadow: multiply the image inside a polygon, where the label is one of ``only`` if given."""
+        low = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
+        high = np.ceil(points.max(axis=0)).astype(int) + 1
+        here = np.s_[low[1] : max(high[1], 0), low[0] : max(high[0], 0)]
+        image, label = self.image[here], self.label[here]
+        if not label.size:
+            return
+        inside = np.zeros(label.shape, np.uint8)
+        cv2.fillPoly(inside, [np.rint(points - low).astype(np.int32)], 1)
+        if only is not None:
+            inside &= np.isin(np.arange(256), only).astype(np.uint8)[label]
+        cv2.copyTo(cv2.convertScaleAbs(image, alpha=factor), inside, image)
 
     def ellipse(self, center: Points, axes: tuple[float, float], color: Color, label: int | None) -> None:
         """Fill an upright ellipse with half axes ``axes``; with ``label`` None, in the image only."""

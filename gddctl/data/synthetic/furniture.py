@@ -75,10 +75,11 @@ def draw_fence(canvas: Canvas, camera: Camera, light: Light, x: float, near: flo
     front = camera.project([(x, 0, near), (x, 0, far), (x, tall, far), (x, tall, near)])
     canvas.polygon(front, light.at(color, depth, 0.62), FENCE)
     slats = np.arange(near, far, 0.4)
-    low, high = np.zeros_like(slats) + 0.05, np.full_like(slats, tall)
-    side = np.full_like(slats, x)
-    corners = [(side, low, slats), (side, low, slats + 0.24), (side, high, slats + 0.24), (side, high, slats)]
-    canvas.paint(camera.project(np.stack([np.stack(corner, -1) for corner in corners], axis=1)), light.at(color, depth))
+    corners = np.empty((slats.size, 4, 3))
+    corners[:, :, 0] = x
+    corners[:, :2, 1], corners[:, 2:, 1] = 0.05, tall
+    corners[:, ::3, 2], corners[:, 1:3, 2] = slats[:, None], slats[:, None] + 0.24
+    canvas.paint(camera.project_many(corners), light.at(color, depth))
     for level in (0.3, 0.8):
         start, end = camera.project([(x, level * tall, near), (x, level * tall, far)])
         canvas.line(start, end, light.at(color, depth, 0.8), 1, None)

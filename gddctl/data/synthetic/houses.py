@@ -56,10 +56,11 @@ def _house(canvas: Canvas, camera: Camera, light: Light, side: int, wall: float,
     canvas.polygon(front, light.at(color, depth, lit), BUILDING)
     if rng.random() < 0.45:
         eaves = height + rng.uniform(1.2, 2.4)
-        inside = wall + side * 2.5
+        inside = wall + side * 0.2 * (eaves - height)  # steep enough to be seen from the street below
         roof = camera.project([(wall, height, start), (wall, height, far), (inside, eaves, far), (inside, eaves, start)])
         canvas.polygon(roof, light.at((116, 70, 58) if rng.random() < 0.6 else (84, 86, 92), depth, lit), BUILDING)
-    _windows(canvas, camera, light, wall, (near, start, far), floors, lit, rng)
+    if start < 45:  # farther windows are smaller than a pixel
+        _windows(canvas, camera, light, wall, (near, start, far), floors, lit, rng)
 
 
 def _windows(
@@ -103,7 +104,9 @@ def _panes(
     camera: Camera, wall: float, lefts: NDArray[np.float64], lows: NDArray[np.float64], wide: float, tall: float
 ) -> NDArray[np.float64]:
     """(M, 4, 2) pixels of the windows at every (left, low), metres."""
-    z, y = (grid.ravel() for grid in np.meshgrid(lefts, lows))
-    x = np.full_like(z, wall)
-    corners = [(x, y, z), (x, y, z + wide), (x, y + tall, z + wide), (x, y + tall, z)]
-    return camera.project(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1))
+    z, y = np.tile(lefts, lows.size), np.repeat(lows, lefts.size)
+    corners = np.empty((z.size, 4, 3))
+    corners[:, :, 0] = wall
+    corners[:, :2, 1], corners[:, 2:, 1] = y[:, None], y[:, None] + tall
+    corners[:, ::3, 2], corners[:, 1:3, 2] = z[:, None], z[:, None] + wide
+    return camera.project_many(corners)

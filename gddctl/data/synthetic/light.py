@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +36,14 @@ class Light:
 
     def at(self, color: Rgb, depth: float, lit: float = 1.0) -> tuple[int, int, int]:
         """The colour that the camera sees of ``color`` at ``depth`` metres; ``lit`` below 1 is shade."""
-        haze = 1.0 - float(np.exp(-depth / self.clarity))
-        r, g, b = (
-            min(255, max(0, round(channel * tint * lit * (1.0 - haze) + far * haze)))
-            for channel, tint, far in zip(color, self.tint, self.horizon, strict=True)
-        )
-        return r, g, b
+        kept = math.exp(-depth / self.clarity)
+        lit, haze = lit * kept, 1.0 - kept
+        (r, g, b), (tr, tg, tb), (hr, hg, hb) = color, self.tint, self.horizon
+        return _byte(r * tr * lit + hr * haze), _byte(g * tg * lit + hg * haze), _byte(b * tb * lit + hb * haze)
+
+
+def _byte(value: float) -> int:
+    return 0 if value < 0 else 255 if value > 255 else round(value)
 
 
 # Names are for readers of this file only. Chosen by eye.

@@ -25,15 +25,7 @@ def _pick(colors: tuple[Rgb, ...], rng: np.random.Generator) -> Rgb:
 def _ground_shadow(canvas: Canvas, camera: Camera, x: float, z: float, wide: float, long: float) -> None:
     """A soft dark patch under something, in the image only."""
     corners = camera.project([(x - wide, 0, z), (x + wide, 0, z), (x + wide, 0, z + long), (x - wide, 0, z + long)])
-    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 2, 0)
-    right, bottom = np.ceil(corners.max(axis=0)).astype(int) + 3
-    patch = canvas.image[top:bottom, left:right]
-    if patch.size:
-        hull = np.zeros(patch.shape[:2], np.uint8)
-        import cv2
-
-        cv2.fillPoly(hull, [np.rint(corners - np.array([left, top])).astype(np.int32)], 1)
-        patch[hull > 0] = (patch[hull > 0] * 0.45).astype(np.uint8)
+    canvas.darken(corners, 0.45)
 
 
 def draw_car(canvas: Canvas, camera: Camera, light: Light, x: float, z: float, rng: np.random.Generator) -> None:

@@ -14,8 +14,8 @@ from gddctl.core.digest import sha256_bytes
 from gddctl.data.classes import CAMVID
 from gddctl.data.dataset import Sample
 from gddctl.data.synthetic.backdrop import Street, draw_ground, draw_sky, draw_street
-from gddctl.data.synthetic.camera import Camera
-from gddctl.data.synthetic.canvas import VOID, Canvas, finished, new_canvas
+from gddctl.data.synthetic.camera import NEAREST, Camera
+from gddctl.data.synthetic.canvas import ROAD, SIDEWALK, VOID, Canvas, finished, new_canvas
 from gddctl.data.synthetic.furniture import draw_bin, draw_fence, draw_lamp, draw_sign, draw_tree
 from gddctl.data.synthetic.houses import draw_houses
 from gddctl.data.synthetic.light import Light, draw_light
@@ -158,13 +158,8 @@ def _draw_shade(canvas: Canvas, camera: Camera, light: Light, street: Street, rn
         return
     wall = street.walls[0 if light.sun < 0 else 1]
     reach = wall - light.sun * rng.uniform(1.5, 7.0)
-    hull = np.zeros(canvas.label.shape, np.uint8)
-    corners = camera.project([(wall, 0, 2.3), (wall, 0, 80), (reach, 0, 80), (reach, 0, 2.3)])
-    cv2.fillPoly(hull, [np.rint(corners).astype(np.int32)], 1)
-    from gddctl.data.synthetic.canvas import ROAD, SIDEWALK
-
-    on_ground = (hull > 0) & ((canvas.label == ROAD) | (canvas.label == SIDEWALK))
-    canvas.image[on_ground] = (canvas.image[on_ground] * (light.shadow + 0.08)).astype(np.uint8)
+    corners = camera.project([(wall, 0, NEAREST), (wall, 0, 80), (reach, 0, 80), (reach, 0, NEAREST)])
+    canvas.darken(corners, light.shadow + 0.08, only=(ROAD, SIDEWALK))
 
 
 def _draw_bonnet(canvas: Canvas, light: Light, rng: np.random.Generator) -> None:
@@ -181,11 +176,12 @@ def _draw_bonnet(canvas: Canvas, light: Light, rng: np.random.Generator) -> None
 def _sensor(image: NDArray[np.uint8], light: Light, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Surface texture, vignette and noise of the camera."""
     height, width = image.shape[:2]
-    blotches = cv2.resize(
-        rng.standard_normal((height // 6 + 2, width // 6 + 2), np.float32), (width, height), interpolation=cv2.INTER_LINEAR
-    )
-    grain = rng.standard_normal((height, width, 1), np.float32)
+    coarse = rng.standard_normal((height // 6 + 2, width // 6 + 2), np.float32)
+    noise = rng.standard_normal((height, width), np.float32)
+    noise *= light.grain
+    noise += 2.2 * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR) + 0.5
     y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)[None]
-    fall = 1 - 0.07 * (x * x + y * y)
-    noisy = image * fall[:, :, None] + (2.2 * blotches[:, :, None] + light.grain * grain)
-    return np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
+    noisy = image * (1 - 0.07 * (x * x + y * y))[:, :, None]
+    noisy += noise[:, :, None]
+    np.clip(noisy, 0, 255, out=noisy)
+    return noisy.astype(np.uint8)
