@@ -1,0 +1,66 @@
+"""What all processes must know alike after a step: the loss terms, whether to stop, whether time is up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from gddctl.core.errors import RunFailed
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the processes agreed on about the step ``step`` (steps done). ``terms`` are means over processes."""
+
+    step: int
+    terms: dict[str, float]
+    stop: bool
+    out_of_time: bool
+
+
+class Agreement:
+    """Sums the terms and two flags over all processes in one small message a step.
+
+    On CUDA the numbers of a step are looked at after the next one has been launched, so that the device never waits for the
+    host; on the CPU at once. NaN in one process is NaN in the sum, hence every process stops at the same step.
+    """
+
+    def __init__(self, world: int, lag: int) -> None:
+        self._world, self._lag = world, lag
+        self._waiting: list[tuple[int, list[str], Tensor]] = []
+
+    def add(self, step: int, terms: Mapping[str, Tensor], *, stop: bool, out_of_time: bool) -> list[Verdict]:
+        """Take in a step; returns the verdicts that are ready now, oldest first.
+
+        Raises:
+            RunFailed: a term is NaN or infinite; the message names it and the step.
+        """
+        names = list(terms)
+        values = torch.stack([term.detach().float() for term in terms.values()])
+        flags = torch.tensor([float(stop), float(out_of_time)], device=values.device)
+        message = torch.cat([values / self._world, flags])
+        if self._world > 1:
+            dist.all_reduce(message)
+        self._waiting.append((step, names, message))
+        return [self._read(*self._waiting.pop(0)) for _ in range(max(0, len(self._waiting) - self._lag))]
+
+    def settle(self) -> list[Verdict]:
+        """The verdicts still under way: to be read before anything is written that must be good."""
+        waiting, self._waiting = self._waiting, []
+        return [self._read(*item) for item in waiting]
+
+    def _read(self, step: int, names: list[str], message: Tensor) -> Verdict:
+        numbers = message.tolist()
+        terms = dict(zip(names, numbers[:-2], strict=True))
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                raise RunFailed(
+                    f"step {step}: the loss term '{name}' is {value}",
+                    remedy="the last good checkpoint is kept; lower train.lr or the method's weight, or set train.clip_norm",
+                )
+        return Verdict(step, terms, stop=numbers[-2] > 0, out_of_time=numbers[-1] > 0)

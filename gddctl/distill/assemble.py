@@ -1,0 +1,147 @@
+"""From a job to the parts that train: the one place of the loop that reads settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
+from torch import nn
+
+from gddctl.core.classes import ClassTable
+from gddctl.core.config.methods import NoMethod
+from gddctl.core.config.sections import TrainConfig
+from gddctl.core.errors import ArtifactError
+from gddctl.data.augment import TrainAugment
+from gddctl.data.open import open_dataset
+from gddctl.distill.cache import PairCache, memory_budget
+from gddctl.distill.class_weights import explicit, inverse_log
+from gddctl.distill.ema import WeightAverage
+from gddctl.distill.job import TrainJob
+from gddctl.distill.loader import Batches, Plan, TrainPairs
+from gddctl.distill.methods.build import build_distiller
+from gddctl.distill.prepare import Preparation
+from gddctl.distill.schedule import PolySchedule
+from gddctl.distill.seeds import derive
+from gddctl.distill.step import TrainStep, check_groups, make_optimizer
+from gddctl.distill.validate import Validator
+from gddctl.models.checkpoint import load_bundle, load_into
+from gddctl.models.segmenter import Segmenter, build_segmenter
+from gddctl.models.teacher import FrozenTeacher
+
+
+@dataclass
+class Parts:
+    """Everything that takes part in a training, built and on its device."""
+
+    student: Segmenter
+    distiller: nn.Module | None
+    teacher: FrozenTeacher | None
+    wrapped: _FabricModule  # of student and distiller
+    optimizer: _FabricOptimizer
+    schedule: PolySchedule
+    average: WeightAverage | None
+    batches: Batches
+    validator: Validator
+    classes: ClassTable
+    teacher_sha256: str | None
+    init_sha256: str | None
+
+    @property
+    def shipped(self) -> Segmenter:
+        """The network that is validated and saved: the average where there is one."""
+        if self.average is None:
+            return self.student
+        assert isinstance(self.average.model, Segmenter)
+        return self.average.model
+
+
+def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
+    """Build the parts of ``job`` for this process.
+
+    Raises:
+        GddctlError: the data, the teacher or the bundle to start from do not fit; see what they raise.
+    """
+    train, device = job.train, fabric.device
+    training = open_dataset(job.data, job.data.train_split)
+    validation = open_dataset(job.data, job.data.val_split)
+    classes = training.classes
+    torch.manual_seed(derive(job.seed, "init"))
+    student = build_segmenter(job.network, len(classes), aux=train.aux_weight > 0)
+    init_sha256 = load_into(student, job.init).weights_sha256 if job.init is not None else None
+    teacher, teacher_sha256 = _teacher(job, classes, device)
+    distiller = _distiller(job, student, teacher)
+    weights = _class_weights(train, classes, preparation)
+    module = TrainStep(student, distiller, train.aux_weight, weights)
+    if fabric.world_size > 1 and device.type == "cuda":
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    if train.channels_last:
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = fabric.to_device(module)
+    optimizer = make_optimizer(module, train, fused=train.precision != "fp16")
+    check_groups(module, optimizer)
+    wrapped, wrapped_optimizer = fabric.setup(module, optimizer, move_to_device=False)
+    student = module.student
+    local = max(1, fabric.world_size // fabric._connector._num_nodes_flag if hasattr(fabric, "_connector") else fabric.world_size)
+    budget = memory_budget(local) if job.data.cache == "ram" else 0
+    spec = job.data.preprocess
+    cache = PairCache(len(preparation.train), spec.size, budget) if budget else None
+    augment = TrainAugment(train.crop, train.scale, train.flip, train.color)
+    pairs = TrainPairs(training, preparation.train, spec, augment, job.seed, cache)
+    plan = Plan(job.seed, len(preparation.train), train.batch_size, fabric.global_rank, fabric.world_size)
+    share = train.batch_size // fabric.world_size
+    return Parts(
+        student=student,
+        distiller=module.distiller,
+        teacher=teacher,
+        wrapped=wrapped,
+        optimizer=wrapped_optimizer,
+        schedule=PolySchedule(train.lr, train.iterations, train.poly_power, train.min_lr, train.warmup),
+        average=WeightAverage(student, train.ema) if train.ema is not None else None,
+        batches=Batches(pairs, plan, spec, train.workers, device),
+        validator=Validator(
+            validation,
+            preparation.val,
+            spec,
+            batch=share,
+            threads=train.workers,
+            device=device,
+            budget=budget // 2,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+        ),
+        classes=classes,
+        teacher_sha256=teacher_sha256,
+        init_sha256=init_sha256,
+    )
+
+
+def _teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> tuple[FrozenTeacher | None, str | None]:
+    if not job.distils or job.teacher is None:
+        return None, None
+    model, card = load_bundle(job.teacher)
+    if card.classes.names != classes.names:
+        raise ArtifactError(
+            f"{job.teacher}: the teacher knows {len(card.classes)} classes ({', '.join(card.classes.names[:4])}…), "
+            f"the data has {len(classes)} ({', '.join(classes.names[:4])}…)",
+            remedy="use a teacher trained on the same classes",
+        )
+    if job.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return FrozenTeacher(model).to(device), card.weights_sha256
+
+
+def _distiller(job: TrainJob, student: Segmenter, teacher: FrozenTeacher | None) -> nn.Module | None:
+    if teacher is None or job.method is None or isinstance(job.method, NoMethod):
+        return None
+    torch.manual_seed(derive(job.seed, "distiller"))
+    return build_distiller(job.method, student.feature_channels, teacher.feature_channels)
+
+
+def _class_weights(train: TrainConfig, classes: ClassTable, preparation: Preparation) -> torch.Tensor | None:
+    if train.class_weights == "none":
+        return None
+    if train.class_weights == "inverse_log":
+        return torch.tensor(inverse_log(preparation.pixels))
+    return torch.tensor(explicit(train.class_weights, classes.names))

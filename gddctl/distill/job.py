@@ -1,0 +1,66 @@
+"""One training, said in plain values: what the pipeline hands over, and what worker processes read from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import NonNegativeInt, field_validator, model_validator
+
+from gddctl.core.artifact.card import Role
+from gddctl.core.config.load import to_settings
+from gddctl.core.config.methods import Method, NoMethod
+from gddctl.core.config.section import Section
+from gddctl.core.config.sections import DataConfig, NetworkConfig, TrainConfig
+
+
+class TrainJob(Section):
+    """Train one network; :func:`gddctl.distill.run.run_job` does it."""
+
+    role: Role
+    name: str = ""  # of the bundle; empty: its role
+    network: NetworkConfig
+    data: DataConfig
+    train: TrainConfig
+    seed: NonNegativeInt = 0
+    method: Method | None = None  # None and NoMethod: labels only
+    teacher: Path | None = None  # bundle
+    init: Path | None = None  # bundle to start from
+    out: Path
+    config_digest: str = ""
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _plain_network(cls, value: Any) -> Any:
+        """Only what describes the network: a teacher's or student's section has more keys, which do not belong here."""
+        if isinstance(value, NetworkConfig) and type(value) is not NetworkConfig:
+            return NetworkConfig(**{key: getattr(value, key) for key in NetworkConfig.model_fields})
+        return value
+
+    @model_validator(mode="after")
+    def _method_has_a_teacher(self) -> TrainJob:
+        if self.distils and self.teacher is None:
+            raise ValueError("a distillation method needs 'teacher', the folder of a teacher bundle")
+        return self
+
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher takes part."""
+        return self.method is not None and not isinstance(self.method, NoMethod)
+
+    @property
+    def bundle(self) -> Path:
+        """Where the finished bundle stands."""
+        return self.out / self.role
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints stand."""
+        return self.out / "checkpoints" / self.role
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change between two sittings of the same training, as JSON values."""
+        settings = to_settings(self)
+        for key in ("out", "name", "config_digest"):
+            settings.pop(key)
+        return settings

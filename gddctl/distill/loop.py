@@ -1,0 +1,210 @@
+"""The training loop: steps, validations and checkpoints, from wherever the last checkpoint left off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import torch
+from lightning_fabric import Fabric
+
+from gddctl.core.errors import Interrupted
+from gddctl.distill.agree import Agreement, Verdict
+from gddctl.distill.assemble import Parts
+from gddctl.distill.job import TrainJob
+from gddctl.distill.pace import Pace
+from gddctl.distill.progress import Reporter, StepReport
+from gddctl.distill.records import Records
+from gddctl.distill.resume import Checkpoints, Position
+from gddctl.distill.seeds import derive
+from gddctl.distill.snapshot import require_finite, snapshot
+from gddctl.distill.step import set_lr
+from gddctl.distill.stopping import StopRequest
+from gddctl.models.protocol import Batch
+
+
+class Loop:
+    """One sitting of a training in this process. Rank 0 alone writes and reports.
+
+    Args:
+        job: its settings.
+        fabric: launched.
+        parts: built, and restored to ``position``.
+        position: where the training stands; updated in place.
+        checkpoints: where states go.
+        records: where numbers go; None in all processes but the first.
+        reporter: who is told.
+    """
+
+    def __init__(
+        self,
+        job: TrainJob,
+        fabric: Fabric,
+        parts: Parts,
+        position: Position,
+        checkpoints: Checkpoints,
+        records: Records | None,
+        reporter: Reporter,
+    ) -> None:
+        self._job, self._train, self._fabric, self._parts = job, job.train, fabric, parts
+        self._position, self._checkpoints, self._records, self._reporter = position, checkpoints, records, reporter
+        self._pace = Pace(position.sums, position.summed_steps)
+        self._agreement = Agreement(fabric.world_size, lag=1 if fabric.device.type == "cuda" else 0)
+        self._norms: dict[int, torch.Tensor] = {}
+        self._before, self._began = position.seconds, time.monotonic()
+        limit = self._train.time_limit
+        self._ended = position.step >= self._train.iterations or (limit is not None and position.seconds >= limit)
+        self._stopping = False
+        self._saved = position.step
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
+            RunFailed: NaN, or the disk is full; the last good checkpoint stands.
+        """
+        source = self._parts.batches.run(self._position.step, self._train.iterations)
+        self._parts.wrapped.train()
+        with closing(source), StopRequest() as stop:
+            while True:
+                if self._validation_due():
+                    self._validate(stop)
+                if self._checkpoint_due():
+                    self._save()
+                if self._stopping:
+                    raise Interrupted(
+                        f"{self._job.role}: stopped at step {self._position.step} of {self._train.iterations}; a checkpoint is written",
+                        remedy="start the same command again to go on",
+                    )
+                if self._ended:
+                    return
+                self._step(source, stop)
+
+    def _step(self, source: Iterator[Batch], stop: StopRequest) -> None:
+        """One batch, one update."""
+        waited = self._parts.batches.waited
+        batch = next(source)
+        self._pace.ran(self._train.batch_size, self._parts.batches.waited - waited)
+        step = self._position.step
+        self._seed(step)
+        parts, optimizer = self._parts, self._parts.optimizer
+        set_lr(optimizer.optimizer, parts.schedule(step))
+        terms: dict[str, torch.Tensor] = parts.wrapped(batch.images, batch.labels, parts.teacher)
+        self._fabric.backward(torch.stack(list(terms.values())).sum())
+        self._clip(step + 1)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if parts.average is not None:
+            parts.average.update(parts.student, step)
+        self._position.step = step + 1
+        for verdict in self._agreement.add(step + 1, terms, stop=stop.asked, out_of_time=self._out_of_time()):
+            self._heed(verdict)
+        self._reporter.tick(step + 1)
+        self._ended = self._ended or self._position.step >= self._train.iterations
+
+    def _seed(self, step: int) -> None:
+        """Every draw of a step (noise, dropout) follows from its number: nothing to save, nothing to restore."""
+        seed = derive(self._job.seed, "step", step, self._fabric.global_rank)
+        torch.default_generator.manual_seed(seed)
+        if self._fabric.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _clip(self, done: int) -> None:
+        """Clip where asked to; the norm is wanted for the record in any case."""
+        limit = self._train.clip_norm
+        if limit is not None or self._logs(done):
+            norm = self._fabric.clip_gradients(
+                self._parts.wrapped, self._parts.optimizer, max_norm=limit or float("inf"), error_if_nonfinite=False
+            )
+            if norm is not None and self._logs(done):
+                self._norms[done] = norm
+
+    def _logs(self, done: int) -> bool:
+        return done % self._train.log_every == 0 or done == self._train.iterations
+
+    def _heed(self, verdict: Verdict) -> None:
+        self._stopping = self._stopping or verdict.stop
+        self._ended = self._ended or verdict.out_of_time
+        self._pace.add(verdict.terms)
+        if self._logs(verdict.step):
+            self._log(verdict.step)
+
+    def _log(self, step: int) -> None:
+        images_per_s, data_wait = self._pace.speed()
+        means, lr = self._pace.means(), self._parts.schedule(step - 1)
+        norm = float(self._norms.pop(step))
+        if self._records is None:
+            return
+        values = {**means, **self._diagnostics(), "lr": lr, "grad_norm": norm, "images_per_s": images_per_s, "data_wait": data_wait}
+        self._records.train(step, {**values, "seconds": self._seconds()})
+        left = (self._train.iterations - step) * self._train.batch_size / images_per_s
+        if self._train.time_limit is not None:
+            left = min(left, self._train.time_limit - self._seconds())
+        report = StepReport(self._job.role, step, self._train.iterations, means, lr, images_per_s, data_wait, max(0.0, left))
+        self._reporter.step(report)
+
+    def _diagnostics(self) -> dict[str, float]:
+        distiller = self._parts.distiller
+        return {} if distiller is None else dict(distiller.diagnostics())
+
+    def _validation_due(self) -> bool:
+        step = self._position.step
+        return step > self._position.validated and (step % self._train.val_every == 0 or self._ended)
+
+    def _validate(self, stop: StopRequest) -> None:
+        """Score the network; keep its weights when no earlier ones were better."""
+        began = time.perf_counter()
+        self._settle()
+        if self._fabric.world_size > 1:
+            for buffer in self._parts.shipped.buffers():  # running statistics are each process's own
+                torch.distributed.broadcast(buffer, 0)
+        scores = self._parts.validator.scores(self._parts.shipped, self._fabric.autocast(), lambda: stop.asked)
+        if scores is None:
+            self._stopping = True
+            return
+        position = self._position
+        position.validated = position.step
+        better = scores.miou > position.best_miou
+        if better:
+            position.best_step, position.best_miou = position.step, scores.miou
+            if self._records is not None:
+                self._checkpoints.save_best(position.step, self._parts.shipped.plain_state_dict())
+        if self._records is not None:
+            numbers = {"miou": scores.miou, "aacc": scores.aacc, "macc": scores.macc}
+            self._records.validation(position.step, numbers, self._seconds())
+            self._reporter.note(f"{self._job.role} {position.step}: val mIoU {100 * scores.miou:.2f}" + (" (best)" if better else ""))
+        self._pace.pause(time.perf_counter() - began)
+
+    def _checkpoint_due(self) -> bool:
+        step = self._position.step
+        return step != self._saved and (step % self._train.checkpoint_every == 0 or self._ended or self._stopping)
+
+    def _save(self) -> None:
+        """Write a checkpoint; never one that holds NaN."""
+        began = time.perf_counter()
+        self._settle()
+        position = self._position
+        position.seconds = self._seconds()
+        position.sums, position.summed_steps = dict(self._pace.sums), self._pace.steps
+        if self._records is not None:
+            parts = snapshot(self._parts)
+            require_finite(parts, position.step)
+            position.scaler = dict(self._fabric.strategy.precision.state_dict())
+            position.metrics_offset = self._records.settle()
+            self._checkpoints.save(position, parts, self._job.identity())
+        self._saved = position.step
+        self._pace.pause(time.perf_counter() - began)
+
+    def _settle(self) -> None:
+        for verdict in self._agreement.settle():
+            self._heed(verdict)
+
+    def _seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
+
+    def _out_of_time(self) -> bool:
+        """Only the first process looks at its clock; the others are told."""
+        limit = self._train.time_limit
+        return limit is not None and self._fabric.is_global_zero and self._seconds() >= limit

@@ -1,0 +1,110 @@
+"""One sitting of a training in this process: prepare, build, restore, loop, bundle."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from gddctl.core.errors import UsageError
+from gddctl.core.workspace import differing_keys
+from gddctl.distill.assemble import assemble
+from gddctl.distill.finish import write_bundle
+from gddctl.distill.job import TrainJob
+from gddctl.distill.loop import Loop
+from gddctl.distill.places import make_fabric
+from gddctl.distill.prepare import Preparation, prepare
+from gddctl.distill.progress import Reporter, SilentReporter
+from gddctl.distill.records import Records
+from gddctl.distill.resume import Checkpoint, Checkpoints, Position
+from gddctl.distill.snapshot import restore
+
+
+def sit(job: TrainJob, reporter: Reporter) -> Path:
+    """Train ``job`` from its newest checkpoint to its bundle. Under torchrun every process calls this."""
+    fabric = make_fabric(job.train)
+    before = torch.get_num_threads()
+    torch.set_num_threads(_threads(job, fabric))
+    try:
+        return _sit(job, fabric, reporter if fabric.is_global_zero else SilentReporter())
+    finally:
+        torch.set_num_threads(before)
+
+
+def _sit(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Path:
+    preparation = _prepare(job, fabric, reporter)
+    parts = assemble(job, fabric, preparation)
+    checkpoints = Checkpoints(job.checkpoints)
+    position = Position(conditions=_conditions(fabric))
+    checkpoint = checkpoints.latest(reporter.note)
+    if checkpoint is not None:
+        _require_same(job, checkpoint)
+        restore(parts, checkpoint, str(job.checkpoints))
+        fabric.strategy.precision.load_state_dict(checkpoint.position.scaler)
+        position = checkpoint.position
+        _compare_conditions(position, _conditions(fabric), reporter)
+    reporter.begin(job.role, position.step, job.train.iterations)
+    records = None
+    try:
+        if fabric.is_global_zero:
+            records = Records(job.out, job.role, position.metrics_offset if checkpoint else None, position.step)
+        Loop(job, fabric, parts, position, checkpoints, records, reporter).run()
+        if fabric.is_global_zero:
+            write_bundle(job, parts, position, checkpoints, preparation, fabric.world_size)
+    finally:
+        if records is not None:
+            records.close()
+        reporter.end()
+    fabric.barrier()
+    return job.bundle
+
+
+def _prepare(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Preparation:
+    """The first process looks at the data; the others read what it found."""
+    counts = job.train.class_weights == "inverse_log"
+    folder = job.checkpoints.parent
+    if fabric.is_global_zero:
+        found = prepare(job.data, folder, count_pixels=counts, note=reporter.note)
+    fabric.barrier()
+    if not fabric.is_global_zero:
+        found = prepare(job.data, folder, count_pixels=counts, note=reporter.note)
+    return found
+
+
+def _threads(job: TrainJob, fabric: Fabric) -> int:
+    """CPU threads of this process: as set, else what torch chose, divided among the processes of this machine."""
+    if job.train.threads is not None:
+        return job.train.threads
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if fabric.world_size > 1 else 1
+    return max(1, (os.cpu_count() or 1) // local) if local > 1 else torch.get_num_threads()
+
+
+def _conditions(fabric: Fabric) -> dict[str, Any]:
+    """What the bits of the result depend on besides the settings."""
+    return {
+        "device": fabric.device.type,
+        "processes": fabric.world_size,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _compare_conditions(position: Position, now: dict[str, Any], reporter: Reporter) -> None:
+    for key, value in now.items():
+        before = position.conditions.get(key)
+        if before != value:
+            reporter.note(f"warning: {key} was {before} and is now {value}: the result will not be bit-identical to an unbroken run")
+    position.conditions = now
+
+
+def _require_same(job: TrainJob, checkpoint: Checkpoint) -> None:
+    keys = differing_keys(checkpoint.identity, job.identity())
+    if keys:
+        raise UsageError(
+            f"{job.checkpoints}: checkpoints of another training; these settings differ: {', '.join(keys[:8])}",
+            remedy="choose another --out, or --force to move the old folder aside",
+        )

@@ -1,0 +1,54 @@
+"""What a checkpoint takes from the parts of a training, and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gddctl.core.errors import RunFailed
+from gddctl.distill.assemble import Parts
+from gddctl.distill.resume import Checkpoint, optimizer_tensors, restore_optimizer
+from gddctl.models.checkpoint import load_strictly
+
+Snapshot = dict[str, Mapping[str, Tensor]]
+
+
+def snapshot(parts: Parts) -> Snapshot:
+    """All tensors that training changes, by part. The teacher is none of them."""
+    found: Snapshot = {"student": parts.student.state_dict(), "optimizer": optimizer_tensors(parts.optimizer.optimizer)}
+    if parts.distiller is not None:
+        found["distiller"] = parts.distiller.state_dict()
+    if parts.average is not None:
+        found["average"] = parts.average.state_dict()
+    return found
+
+
+def restore(parts: Parts, checkpoint: Checkpoint, place: str) -> None:
+    """Put a snapshot back.
+
+    Raises:
+        ArtifactError: it is of other networks.
+    """
+    load_strictly(parts.student, checkpoint.part("student"), place=place, expected="this network")
+    if parts.distiller is not None:
+        load_strictly(parts.distiller, checkpoint.part("distiller"), place=place, expected="this distillation method")
+    if parts.average is not None:
+        load_strictly(parts.average.model, checkpoint.part("average"), place=place, expected="the weight average")
+    restore_optimizer(parts.optimizer.optimizer, checkpoint.part("optimizer"))
+
+
+def require_finite(found: Snapshot, step: int) -> None:
+    """A state that holds NaN is not worth keeping: the checkpoint before it is.
+
+    Raises:
+        RunFailed: names the first tensor that holds NaN or Inf.
+    """
+    for part, state in found.items():
+        for name, value in state.items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise RunFailed(
+                    f"step {step}: '{part}.{name}' holds NaN or Inf after the update",
+                    remedy="the last good checkpoint is kept; lower train.lr or the method's weight, or set train.clip_norm",
+                )
