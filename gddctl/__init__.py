@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -12,9 +13,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    # Late, so that `import gddctl` and `gddctl --help` load nothing heavy.
+    # Late and by name, so that every room may ask for __version__ without reaching up to serve, and `import gddctl` and `gddctl --help` load nothing heavy.
     if name == "load":
-        from gddctl.serve.predictor import load
-
-        return load
+        return importlib.import_module("gddctl.serve.predictor").load
     raise AttributeError(f"module 'gddctl' has no attribute '{name}'")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from gddctl.core.config.section import Section
+from gddctl.core.section import Section
 
 IGNORE = 255  # the one ignore value inside gddctl; readers map every layout's own void onto it
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from gddctl.core.classes import ClassTable
-from gddctl.core.config.section import Section
 from gddctl.core.config.sections import DataConfig, NetworkConfig
 from gddctl.core.preprocess import PreprocessSpec
+from gddctl.core.section import Section
 
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "model.safetensors"

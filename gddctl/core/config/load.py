@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from gddctl.core.config.section import Section
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.digest import sha256_json
 from gddctl.core.errors import ConfigError, UsageError
+from gddctl.core.section import Section
 
 S = TypeVar("S", bound=Section)
 

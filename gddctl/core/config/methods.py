@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from gddctl.core.config.section import Section
+from gddctl.core.section import Section
 
 
 class NoMethod(Section):

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from gddctl.core.config.methods import Gdd, Method
-from gddctl.core.config.section import Section
 from gddctl.core.preprocess import PreprocessSpec, Side
+from gddctl.core.section import Section
 
 Layout = Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
 Architecture = Literal["pspnet", "deeplabv3", "deeplabv3plus", "fpn", "upernet"]

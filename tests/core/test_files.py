@@ -1,0 +1,124 @@
+"""Files are written whole or not at all; folders are held, claimed and moved aside."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gddctl.core.artifact.manifest import manifest_row, verify_file
+from gddctl.core.digest import sha256_file
+from gddctl.core.errors import ArtifactError, RunFailed, UsageError
+from gddctl.core.files import atomic_folder, atomic_path, read_json, write_json, write_text
+from gddctl.core.workspace import claim, differing_keys, hold
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_full_disk_is_a_failed_run(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RunFailed, match=r"disk is full.*free some space"), atomic_path(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == "old"
+
+
+def test_a_failed_folder_keeps_the_old_one(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    with atomic_folder(folder) as temporary:
+        (temporary / "x").write_text("1")
+    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as temporary:
+        (temporary / "x").write_text("2")
+        raise ZeroDivisionError
+    assert (folder / "x").read_text() == "1"
+    with atomic_folder(folder) as temporary:
+        (temporary / "y").write_text("3")
+    assert sorted(path.name for path in folder.iterdir()) == ["y"]
+    assert leftovers(tmp_path) == []
+
+
+def test_json_refuses_nan_and_names_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+    (tmp_path / "b.json").write_text('{"a": ')
+    with pytest.raises(ArtifactError, match=r"b\.json"):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(UsageError, match="no such file"):
+        read_json(tmp_path / "c.json")
+
+
+def test_a_held_folder_is_refused_to_others_and_freed_by_death(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    script = f"import sys, pathlib, gddctl.core.workspace as w\nwith w.hold(pathlib.Path({str(folder)!r})):\n    print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"in use by another gddctl \\(process {child.pid}\\)"), hold(folder):
+            pass
+        child.kill()
+        child.wait()
+    with hold(folder):
+        pass
+
+
+def test_claim_goes_on_refuses_and_moves_aside(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first, second = {"train": {"lr": 1, "n": 2}}, {"train": {"lr": 3, "n": 2}}
+    with hold(folder):
+        assert claim(folder, digest="a", settings=first, force=False) is False
+        (folder / "precious").write_text("x")
+        assert claim(folder, digest="a", settings=first, force=False) is True
+        with pytest.raises(UsageError, match=r"these settings differ: train\.lr"):
+            claim(folder, digest="b", settings=second, force=False)
+        assert claim(folder, digest="b", settings=second, force=True) is False
+        (aside,) = tmp_path.glob("run.old-*")
+        assert (aside / "precious").read_text() == "x"
+        assert not (folder / "precious").exists()
+
+
+def test_a_strangers_folder_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="not empty and not a gddctl run"):
+        claim(tmp_path, digest="a", settings={}, force=False)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_differing_keys_sees_added_and_removed() -> None:
+    assert differing_keys({"a": 1, "b": {"c": 1}}, {"b": {"c": 1, "d": 2}}) == ["a", "b.d"]
+
+
+def test_a_changed_file_does_not_match_its_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"model")
+    assert verify_file(path) == sha256_file(path)  # no manifest: nothing to check against
+    row = {"file": "m.onnx", "sha256": sha256_file(path)}
+    write_json(tmp_path / "manifest.json", {"schema": 1, "artifacts": [row]})
+    assert manifest_row(path) == row
+    verify_file(path)
+    path.write_bytes(b"modem")
+    with pytest.raises(ArtifactError, match=r"does not match its manifest.*export it again"):
+        verify_file(path)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"artifacts": 3}', '{"artifacts": [{"file": "x"}]}', "{"])
+def test_a_hand_edited_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"model")
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        verify_file(path)
