@@ -91,7 +91,8 @@ def _check_memory(count: int, spec: PreprocessSpec) -> None:
     free = _free_memory()
     if free is not None and needed > _SHARE_OF_MEMORY * free:
         raise UsageError(
-            f"data.cache: 'ram' needs {needed / 2**30:.1f} GiB for {count} pairs of {spec.size[0]} x {spec.size[1]}, {free / 2**30:.1f} GiB are free",
+            f"data.cache: 'ram' needs {needed / 2**30:.1f} GiB for {count} pairs of {spec.size[0]} x {spec.size[1]}, "
+            f"{free / 2**30:.1f} GiB are free",
             remedy="set data.cache: none",
         )
 

@@ -70,5 +70,8 @@ def _voc_color(index: int) -> tuple[int, int, int]:
     return channels[0], channels[1], channels[2]
 
 
-_VOC_NAMES = "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
+_VOC_NAMES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow "
+    "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
+)
 VOC = table_of({name: _voc_color(index) for index, name in enumerate(_VOC_NAMES.split())})

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from gddctl.core.classes import IGNORE, Channel, ClassTable, SegClass
 from gddctl.core.config.load import parse
-from gddctl.core.config.section import Section
 from gddctl.core.errors import DataError, UsageError
+from gddctl.core.section import Section
 from gddctl.data.label_code import ColorCode, IdCode, LabelCode
 
 CLASSES_FILE = "classes.yaml"

@@ -60,7 +60,8 @@ class PairDataset:
             )
         if image.shape[:2] != reading.label.shape:
             raise DataError(
-                f"{label_path}: {_size(reading.label.shape)}, but its image {image_path.name} is {_size(image.shape)} (EXIF orientation applied)",
+                f"{label_path}: {_size(reading.label.shape)}, but its image {image_path.name} is {_size(image.shape)}"
+                " with its EXIF orientation applied",
                 remedy="make them the same size",
             )
         return Sample(image, reading.label, name)

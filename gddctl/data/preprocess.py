@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from gddctl.core.classes import IGNORE
 from gddctl.core.preprocess import PreprocessSpec
+
+Number = TypeVar("Number", np.uint8, np.float32)
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,11 @@ def _interpolation(geometry: Geometry, spec: PreprocessSpec) -> int:
     return cv2.INTER_AREA if spec.interpolation == "area" and shrinks else cv2.INTER_LINEAR
 
 
-def _resize(array: NDArray[np.generic], size: tuple[int, int], interpolation: int) -> NDArray[np.generic]:
+def _resize(array: NDArray[Number], size: tuple[int, int], interpolation: int) -> NDArray[Number]:
     if array.shape[:2] == size:
         return array
-    return cv2.resize(np.ascontiguousarray(array), (size[1], size[0]), interpolation=interpolation)
+    resized: NDArray[Number] = cv2.resize(np.ascontiguousarray(array), (size[1], size[0]), interpolation=interpolation)  # type: ignore[assignment]
+    return resized
 
 
 def _pad(array: NDArray[np.uint8], geometry: Geometry, value: int) -> NDArray[np.uint8]:

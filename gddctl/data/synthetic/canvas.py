@@ -92,4 +92,5 @@ def finished(canvas: Canvas) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Image and label at their final size: averaged, and picked."""
     step = SUPERSAMPLING
     size = (canvas.label.shape[1] // step, canvas.label.shape[0] // step)
-    return cv2.resize(canvas.image, size, interpolation=cv2.INTER_AREA), np.ascontiguousarray(canvas.label[::step, ::step])
+    image = cv2.resize(canvas.image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return image, np.ascontiguousarray(canvas.label[::step, ::step])

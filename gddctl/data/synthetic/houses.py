@@ -54,7 +54,7 @@ def _house(canvas: Canvas, camera: Camera, light: Light, side: int, wall: float,
         canvas.polygon(gable, light.at(color, near, lit * 0.86), BUILDING)
     front = camera.project([(wall, 0, start), (wall, 0, far), (wall, height, far), (wall, height, start)])
     canvas.polygon(front, light.at(color, depth, lit), BUILDING)
-    if rng.random() < 0.45:
+    if rng.random() < 0.45 and start < 35:
         eaves = height + rng.uniform(1.2, 2.4)
         inside = wall + side * 0.2 * (eaves - height)  # steep enough to be seen from the street below
         roof = camera.project([(wall, height, start), (wall, height, far), (inside, eaves, far), (inside, eaves, start)])
@@ -77,7 +77,7 @@ def _windows(
     bays = max(2, int((far - near) / rng.uniform(2.4, 3.6)))
     width = (far - near) / bays
     share, tall = rng.uniform(0.38, 0.6), rng.uniform(1.3, 1.8)
-    lefts = near + width * (np.arange(bays) + 0.5 * (1 - share))
+    lefts = near + width * (np.arange(bays, dtype=np.float64) + 0.5 * (1 - share))
     lefts = lefts[lefts > start]
     if not lefts.size:
         return
@@ -85,7 +85,7 @@ def _windows(
     glass = light.at((70, 86, 104) if rng.random() < 0.7 else (108, 128, 148), depth, lit)
     frame = light.at((206, 204, 198), depth, lit)
     bright = light.tint[1] < 0.62  # dusk: some windows are lit
-    lows = 3.1 * np.arange(floors) + 0.95
+    lows = 3.1 * np.arange(floors, dtype=np.float64) + 0.95
     panes = _panes(camera, wall, lefts, lows, share * width, tall)
     if width * camera.scale(depth) > 8:
         canvas.paint(_panes(camera, wall, lefts - 0.12, lows - 0.12, share * width + 0.24, tall + 0.24), frame)
