@@ -21,10 +21,12 @@ from gddctl.distill.ema import WeightAverage
 from gddctl.distill.job import TrainJob
 from gddctl.distill.loader import Batches, Plan, TrainPairs
 from gddctl.distill.methods.build import build_distiller
+from gddctl.distill.places import local_processes
 from gddctl.distill.prepare import Preparation
 from gddctl.distill.schedule import PolySchedule
 from gddctl.distill.seeds import derive
 from gddctl.distill.step import TrainStep, check_groups, make_optimizer
+from gddctl.distill.subset import Subset
 from gddctl.distill.validate import Validator
 from gddctl.models.checkpoint import load_bundle, load_into
 from gddctl.models.segmenter import Segmenter, build_segmenter
@@ -75,21 +77,20 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
     weights = _class_weights(train, classes, preparation)
     module = TrainStep(student, distiller, train.aux_weight, weights)
     if fabric.world_size > 1 and device.type == "cuda":
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]  # in place: its layers are children
     if train.channels_last:
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = fabric.to_device(module)
+        module.to(memory_format=torch.channels_last)  # in place
+    fabric.to_device(module)  # in place
     optimizer = make_optimizer(module, train, fused=train.precision != "fp16")
     check_groups(module, optimizer)
     wrapped, wrapped_optimizer = fabric.setup(module, optimizer, move_to_device=False)
-    student = module.student
-    local = max(1, fabric.world_size // fabric._connector._num_nodes_flag if hasattr(fabric, "_connector") else fabric.world_size)
-    budget = memory_budget(local) if job.data.cache == "ram" else 0
+    budget = memory_budget(local_processes()) if job.data.cache == "ram" else 0
     spec = job.data.preprocess
-    cache = PairCache(len(preparation.train), spec.size, budget) if budget else None
+    usable = Subset(training, preparation.train)
+    cache = PairCache(len(usable), spec.size, budget) if budget else None
     augment = TrainAugment(train.crop, train.scale, train.flip, train.color)
-    pairs = TrainPairs(training, preparation.train, spec, augment, job.seed, cache)
-    plan = Plan(job.seed, len(preparation.train), train.batch_size, fabric.global_rank, fabric.world_size)
+    pairs = TrainPairs(usable, spec, augment, job.seed, cache)
+    plan = Plan(job.seed, len(usable), train.batch_size, fabric.global_rank, fabric.world_size)
     share = train.batch_size // fabric.world_size
     return Parts(
         student=student,
@@ -101,8 +102,7 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
         average=WeightAverage(student, train.ema) if train.ema is not None else None,
         batches=Batches(pairs, plan, spec, train.workers, device),
         validator=Validator(
-            validation,
-            preparation.val,
+            Subset(validation, preparation.val),
             spec,
             batch=share,
             threads=train.workers,
@@ -128,7 +128,7 @@ def _teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> tuple[
             remedy="use a teacher trained on the same classes",
         )
     if job.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)  # in place
     return FrozenTeacher(model).to(device), card.weights_sha256
 
 

@@ -13,8 +13,10 @@ from gddctl.core.config.methods import NoMethod
 from gddctl.data.open import open_dataset
 from gddctl.distill.assemble import Parts
 from gddctl.distill.job import TrainJob
+from gddctl.distill.places import Device
 from gddctl.distill.prepare import Preparation
 from gddctl.distill.resume import Checkpoints, Position
+from gddctl.distill.subset import Subset
 from gddctl.models.checkpoint import load_bundle, save_bundle
 from gddctl.models.segmenter import build_segmenter, differences_from_paper
 from gddctl.prove.evaluate import evaluate
@@ -34,8 +36,8 @@ def write_bundle(job: TrainJob, parts: Parts, position: Position, checkpoints: C
     staging = job.checkpoints / STAGING
     save_bundle(staging, model, card_of(job, parts, position, world))
     saved, card = load_bundle(staging)
-    device = "cuda" if next(parts.student.parameters()).is_cuda else "cpu"
-    dataset = open_dataset(job.data, job.data.val_split)
+    device: Device = "cuda" if next(parts.student.parameters()).is_cuda else "cpu"
+    dataset = Subset(open_dataset(job.data, job.data.val_split), preparation.val)
     with open_runtime(staging, device=device, threads=torch.get_num_threads()) as runtime:
         report = evaluate(runtime, dataset, split=job.data.val_split, batch=max(1, job.train.batch_size // world))
     save_bundle(job.bundle, saved, card.model_copy(update={"evaluation": report.to_json()}))

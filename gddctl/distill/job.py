@@ -10,8 +10,8 @@ from pydantic import NonNegativeInt, field_validator, model_validator
 from gddctl.core.artifact.card import Role
 from gddctl.core.config.load import to_settings
 from gddctl.core.config.methods import Method, NoMethod
-from gddctl.core.config.section import Section
 from gddctl.core.config.sections import DataConfig, NetworkConfig, TrainConfig
+from gddctl.core.section import Section
 
 
 class TrainJob(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -71,7 +71,6 @@ class TrainPairs(Dataset[Pair]):
 
     Args:
         dataset: the training split.
-        indices: the samples to use, those that are fit to train on.
         spec: preprocessing; the resize happens before the augmentation.
         augment: cuts the training crop.
         seed: of the run.
@@ -81,17 +80,16 @@ class TrainPairs(Dataset[Pair]):
     def __init__(
         self,
         dataset: SegDataset,
-        indices: Sequence[int],
         spec: PreprocessSpec,
         augment: TrainAugment,
         seed: int,
         cache: PairCache | None,
     ) -> None:
-        self._dataset, self._indices, self._spec = dataset, indices, spec
+        self._dataset, self._spec = dataset, spec
         self._augment, self._seed, self._cache = augment, seed, cache
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._dataset)
 
     def __getitem__(self, place: Place) -> Pair:
         epoch, index = place
@@ -102,7 +100,7 @@ class TrainPairs(Dataset[Pair]):
         return self._augment(image, label, derive(self._seed, "augment", epoch, index))
 
     def _resized(self, index: int) -> Pair:
-        sample = self._dataset[self._indices[index]]
+        sample = self._dataset[index]
         return resize_image(sample.image, self._spec)[0], resize_label(sample.label, self._spec)
 
 
@@ -125,7 +123,7 @@ class Batches:
         self._swap = spec.channel_order == "bgr"
         self.waited = 0.0  # seconds
 
-    def run(self, start: int, end: int) -> Iterator[Batch]:
+    def run(self, start: int, end: int) -> Generator[Batch, None, None]:
         """The batches of the steps from ``start`` on, in order. Closing the generator ends the workers."""
         loader = self._loader(start, end)
         source = iter(loader)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -13,6 +14,7 @@ from gddctl.core.errors import Interrupted
 from gddctl.distill.agree import Agreement, Verdict
 from gddctl.distill.assemble import Parts
 from gddctl.distill.job import TrainJob
+from gddctl.distill.methods.protocol import Distiller
 from gddctl.distill.pace import Pace
 from gddctl.distill.progress import Reporter, StepReport
 from gddctl.distill.records import Records
@@ -147,7 +149,7 @@ class Loop:
 
     def _diagnostics(self) -> dict[str, float]:
         distiller = self._parts.distiller
-        return {} if distiller is None else dict(distiller.diagnostics())
+        return {} if distiller is None else dict(cast(Distiller, distiller).diagnostics())
 
     def _validation_due(self) -> bool:
         step = self._position.step

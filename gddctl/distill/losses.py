@@ -24,7 +24,7 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor |
             count = valid.sum()
         else:
             count = torch.where(valid, weights[labels.clamp(max=weights.numel() - 1)], 0.0).sum()
-        return total / count.clamp(min=torch.finfo(torch.float32).tiny)
+        return total / torch.where(count > 0, count, 1)
 
 
 def channel_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

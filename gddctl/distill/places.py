@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from gddctl.core.config.sections import TrainConfig
 from gddctl.core.errors import ConfigError, EnvironmentMissing
 
+Device = Literal["cpu", "cuda"]
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -19,7 +23,12 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def pick_device(train: TrainConfig) -> str:
+def local_processes() -> int:
+    """Processes of this training on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun() else 1
+
+
+def pick_device(train: TrainConfig) -> Device:
     """``cpu`` or ``cuda``.
 
     Raises:
@@ -31,7 +40,7 @@ def pick_device(train: TrainConfig) -> str:
             "train.device is 'cuda', but PyTorch sees no CUDA device here",
             remedy="see gddctl doctor, or train with --device cpu",
         )
-    device = "cuda" if train.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device: Device = "cuda" if train.device != "cpu" and torch.cuda.is_available() else "cpu"
     if device == "cpu" and train.precision == "fp16":
         raise ConfigError("train.precision: 'fp16' trains on CUDA only", remedy="use bf16 or fp32 on a CPU")
     return device
@@ -45,10 +54,10 @@ def make_fabric(train: TrainConfig) -> Fabric:
     """
     device = pick_device(train)
     environment: ClusterEnvironment = LightningEnvironment()
-    local, nodes = 1, 1
+    local, nodes = local_processes(), 1
     if under_torchrun():
         environment = TorchElasticEnvironment()
-        world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        world = int(os.environ["WORLD_SIZE"])
         nodes = world // local
         if train.batch_size % world:
             raise ConfigError(f"train.batch_size: {train.batch_size} does not divide over {world} processes")

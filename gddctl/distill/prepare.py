@@ -39,12 +39,14 @@ def prepare(config: DataConfig, folder: Path, *, count_pixels: bool, note: Calla
     training, validation = open_dataset(config, config.train_split), open_dataset(config, config.val_split)
     path = folder / DATA_FILE
     key = sha256_json([to_settings(config), _listing(training), _listing(validation)])
-    found = _remembered(path, key)
+    known = _remembered(path, key)
+    found = known
     if found is None:
         found = Preparation(tuple(range(len(training))), tuple(range(len(validation))))
     if count_pixels and not found.pixels:
         found = Preparation(found.train, found.val, _pixels(training, found.train))
-    write_json(path, {"schema": SCHEMA, "key": key, **asdict(found)})
+    if found != known:
+        write_json(path, {"schema": SCHEMA, "key": key, **asdict(found)})
     return found
 
 

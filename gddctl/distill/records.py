@@ -16,10 +16,12 @@ METRICS_NAME = "metrics.jsonl"
 
 
 class Records:
-    """Appends records of one stage. Keys: ``stage``, ``step`` (steps done), then
+    """Appends records of one stage.
 
-    - in training: ``loss``, each of its terms by name, ``lr``, ``grad_norm``, ``images_per_s``, ``data_wait`` (share), ``seconds``;
-    - after validation: ``val`` with ``miou``, ``aacc``, ``macc`` (0..1), and ``seconds``.
+    Keys: ``stage``, ``step`` (steps done); besides
+
+    - in training ``loss``, each of its terms by name, ``lr``, ``grad_norm``, ``images_per_s``, ``data_wait`` (share), ``seconds``.
+    - after validation ``val`` with ``miou``, ``aacc``, ``macc`` (0..1), and ``seconds``.
 
     Only ``images_per_s``, ``data_wait`` and ``seconds`` differ between two runs of the same settings on one CPU.
 

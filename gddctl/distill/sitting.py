@@ -14,8 +14,9 @@ from gddctl.core.workspace import differing_keys
 from gddctl.distill.assemble import assemble
 from gddctl.distill.finish import write_bundle
 from gddctl.distill.job import TrainJob
+from gddctl.distill.lifeline import end_with_parent
 from gddctl.distill.loop import Loop
-from gddctl.distill.places import make_fabric
+from gddctl.distill.places import local_processes, make_fabric, under_torchrun
 from gddctl.distill.prepare import Preparation, prepare
 from gddctl.distill.progress import Reporter, SilentReporter
 from gddctl.distill.records import Records
@@ -25,9 +26,11 @@ from gddctl.distill.snapshot import restore
 
 def sit(job: TrainJob, reporter: Reporter) -> Path:
     """Train ``job`` from its newest checkpoint to its bundle. Under torchrun every process calls this."""
+    if under_torchrun():
+        end_with_parent(os.getppid())  # torchrun killed means its processes too
     fabric = make_fabric(job.train)
     before = torch.get_num_threads()
-    torch.set_num_threads(_threads(job, fabric))
+    torch.set_num_threads(_threads(job))
     try:
         return _sit(job, fabric, reporter if fabric.is_global_zero else SilentReporter())
     finally:
@@ -74,12 +77,12 @@ def _prepare(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Preparation:
     return found
 
 
-def _threads(job: TrainJob, fabric: Fabric) -> int:
+def _threads(job: TrainJob) -> int:
     """CPU threads of this process: as set, else what torch chose, divided among the processes of this machine."""
     if job.train.threads is not None:
         return job.train.threads
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if fabric.world_size > 1 else 1
-    return max(1, (os.cpu_count() or 1) // local) if local > 1 else torch.get_num_threads()
+    local = local_processes()
+    return max(1, len(os.sched_getaffinity(0)) // local) if local > 1 else torch.get_num_threads()
 
 
 def _conditions(fabric: Fabric) -> dict[str, Any]:

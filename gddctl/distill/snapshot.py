@@ -10,7 +10,7 @@ from torch import Tensor
 from gddctl.core.errors import RunFailed
 from gddctl.distill.assemble import Parts
 from gddctl.distill.resume import Checkpoint, optimizer_tensors, restore_optimizer
-from gddctl.models.checkpoint import load_strictly
+from gddctl.models.weights import load_strictly
 
 Snapshot = dict[str, Mapping[str, Tensor]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -38,7 +38,6 @@ class Validator:
 
     Args:
         dataset: the validation split.
-        indices: the images that are fit to be scored.
         spec: preprocessing.
         batch: images at a time.
         threads: threads that decode ahead.
@@ -51,7 +50,6 @@ class Validator:
     def __init__(
         self,
         dataset: SegDataset,
-        indices: Sequence[int],
         spec: PreprocessSpec,
         *,
         batch: int,
@@ -61,7 +59,7 @@ class Validator:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._dataset, self._indices, self._spec = dataset, list(indices)[rank::world], spec
+        self._dataset, self._indices, self._spec = dataset, range(rank, len(dataset), world), spec
         self._batch, self._threads, self._device, self._world = batch, max(1, threads), device, world
         self._budget = budget
         self._kept: dict[int, _Prepared] = {}

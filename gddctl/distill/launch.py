@@ -1,0 +1,25 @@
+"""``python -m gddctl.distill.launch PARENT N JOB.json``: torchrun for one training, ending with the process that started it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gddctl.distill.lifeline import end_with_parent
+
+AGENT = "GDDCTL_AGENT"  # environment: process id of the launcher
+
+
+def main() -> None:
+    """Start the processes and wait for them."""
+    parent, processes, job_file = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    end_with_parent(parent)
+    os.environ[AGENT] = str(os.getpid())
+
+    from torch.distributed.run import main as torchrun  # late: the kernel must know of the parent first
+
+    torchrun(["--standalone", "--nproc-per-node", processes, "-m", "gddctl.distill.worker", job_file])
+
+
+if __name__ == "__main__":
+    main()
