@@ -1,0 +1,119 @@
+"""A run folder's files as the page reads them: all are optional, none is changed."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gddctl.core.artifact.card import WEIGHTS_NAME, Card, is_bundle
+from gddctl.core.artifact.card_io import read_card
+from gddctl.core.errors import ArtifactError, UsageError
+from gddctl.core.files import read_json
+from gddctl.core.reports.evaluation import EvalReport
+from gddctl.core.reports.latency import LatencyReport
+from gddctl.core.reports.parity import ParityReport
+
+ROLES = ("teacher", "baseline", "student")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What there is. Empty or None: that piece is not there (yet)."""
+
+    folder: Path
+    config: str  # config.yaml as it stands
+    environment: dict[str, Any]
+    metrics: tuple[dict[str, Any], ...]
+    cards: dict[str, Card]  # by role
+    bundle_bytes: dict[str, int]  # size of the weights, by role
+    scores: dict[str, EvalReport]  # by model name
+    parity: ParityReport | None
+    latency: LatencyReport | None
+    samples: tuple[NDArray[np.float64], ...]  # raw latency in ms, one array per row of ``latency``
+    artifacts: tuple[dict[str, Any], ...]  # rows of the manifest
+    pictures: tuple[Path, ...]
+
+    @property
+    def bytes_of(self) -> dict[str, int]:
+        """File size by SHA-256: of the weights for a bundle."""
+        sizes = {card.weights_sha256: self.bundle_bytes[role] for role, card in self.cards.items() if role in self.bundle_bytes}
+        return sizes | {row["sha256"]: row["bytes"] for row in self.artifacts if "bytes" in row}
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read ``folder``.
+
+    Raises:
+        UsageError: there is no such folder.
+        ArtifactError: a file that is there cannot be read; the message names it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such run folder", remedy="name the --out folder of a run")
+    cards = {role: read_card(folder / role) for role in ROLES if is_bundle(folder / role)}
+    weights = {role: folder / role / WEIGHTS_NAME for role in cards}
+    evaluated = _optional(folder / "eval.json", lambda value: {k: EvalReport.from_json(v) for k, v in value["models"].items()})
+    latency = _optional(folder / "latency.json", LatencyReport.from_json)
+    config = folder / "config.yaml"
+    return RunFiles(
+        folder=folder,
+        config=config.read_text(encoding="utf-8") if config.is_file() else "",
+        environment=_optional(folder / "env.json", dict) or {},
+        metrics=_metrics(folder / "metrics.jsonl"),
+        cards=cards,
+        bundle_bytes={role: path.stat().st_size for role, path in weights.items() if path.is_file()},
+        scores=evaluated or {},
+        parity=_optional(folder / "parity.json", ParityReport.from_json),
+        latency=latency,
+        samples=_samples(folder, latency),
+        artifacts=_optional(folder / "artifacts" / "manifest.json", lambda value: tuple(value["artifacts"])) or (),
+        pictures=tuple(sorted((folder / "pictures").glob("*.png"))),
+    )
+
+
+def _optional(path: Path, parse: Callable[[Any], T]) -> T | None:
+    """The parsed file, or None where there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return parse(read_json(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path}: not in the form that this version reads ({error!r})", remedy="make it again") from error
+
+
+def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
+    """Records of training; a line that a kill cut short is left out."""
+    if not path.is_file():
+        return ()
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("stage"), str) and isinstance(record.get("step"), int):
+            records.append(record)
+    return tuple(records)
+
+
+def _samples(folder: Path, latency: LatencyReport | None) -> tuple[NDArray[np.float64], ...]:
+    """Raw samples in the order of the rows; empty when the file is not there or does not belong to these rows."""
+    if latency is None or latency.raw_file is None:
+        return ()
+    path = folder / Path(latency.raw_file).name
+    if not path.is_file():
+        return ()
+    try:
+        with np.load(path) as stored:
+            found = tuple(np.asarray(stored[f"inference_{index}"], np.float64) for index in range(len(latency.rows)))
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{path}: not readable as raw latency samples ({error})", remedy="measure again") from error
+    return found if [array.size for array in found] == [row.samples for row in latency.rows] else ()
