@@ -7,15 +7,18 @@ import warnings
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import torch
 from torch import Tensor, nn
 
 from gddctl.core.config.sections import NetworkConfig
-from gddctl.core.errors import ArtifactError, ConfigError, EnvironmentMissing, UsageError
+from gddctl.core.errors import ArtifactError, ConfigError, UsageError
 from gddctl.core.lazy import require
+from gddctl.models.hub import fetch_imagenet
 from gddctl.models.weights import load_strictly, read_weights
 
 DEPTH = 5  # the library's own PSPNet stops at 3; the papers distil the last of ResNet's stages
 TIMM_PREFIX = "tu-"
+_PROBE = (64, 96)  # (height, width) of the image an encoder is tried with; divisible by every stride
 
 
 class Encoder(Protocol):
@@ -23,7 +26,9 @@ class Encoder(Protocol):
 
     out_channels: list[int]
 
-    def __call__(self, images: Tensor) -> list[Tensor]: ...
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Features from the image itself (or its half) down to the deepest."""
+        ...
 
 
 def build_encoder(network: NetworkConfig, output_stride: int) -> nn.Module:
@@ -36,15 +41,14 @@ def build_encoder(network: NetworkConfig, output_stride: int) -> nn.Module:
         ArtifactError: the weights file is damaged or belongs to another encoder.
     """
     check_name(network.encoder)
-    encoder = _create(network.encoder, output_stride, weights=None)
-    match network.encoder_weights:
-        case "none":
-            return encoder
-        case "imagenet":
-            return _with_imagenet(network.encoder, output_stride)
-        case path:
-            _load_file(encoder, Path(path), network.encoder)
-            return encoder
+    if network.encoder_weights == "imagenet":
+        encoder = _with_imagenet(network.encoder, output_stride)
+    else:
+        encoder = _create(network.encoder, output_stride, weights=None)
+    if isinstance(network.encoder_weights, Path):
+        _load_file(encoder, network.encoder_weights, network.encoder)
+    _probe(encoder, network.encoder, output_stride)
+    return encoder
 
 
 def check_name(name: str) -> None:
@@ -82,33 +86,35 @@ def _create(name: str, output_stride: int, weights: Any) -> nn.Module:
                 remedy="set output_stride to 32, or take a ResNet",
             ) from error
         raise ConfigError(f"encoder '{name}' cannot be used for segmentation ({reason or type(error).__name__})") from error
-    channels = list(cast(Encoder, encoder).out_channels)
-    if len(channels) < 4 or 0 in channels[-4:]:
-        raise ConfigError(f"encoder '{name}' gives features of {channels} channels; four stages are needed", remedy="take another encoder")
     return cast(nn.Module, encoder)
+
+
+@torch.no_grad()
+def _probe(encoder: nn.Module, name: str, output_stride: int) -> None:
+    """Send one small image through: an encoder may take a single size only, give too few stages, or ignore the stride."""
+    was_training = encoder.training
+    encoder.eval()  # neither statistics nor random numbers are touched
+    try:
+        features: list[Tensor] = encoder(torch.zeros(1, 3, *_PROBE))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"encoder '{name}' does not take images of any size ({reason})", remedy="take a convolutional one") from error
+    finally:
+        encoder.train(was_training)
+    channels = [feature.shape[1] for feature in features[-4:]]
+    if len(channels) < 4 or 0 in channels or channels != list(cast(Encoder, encoder).out_channels)[-4:]:
+        raise ConfigError(f"encoder '{name}' gives features of {channels} channels; four stages are needed", remedy="take another encoder")
+    stride = _PROBE[0] // features[-1].shape[-2]
+    if stride != output_stride:
+        raise ConfigError(f"encoder '{name}' ends at stride {stride}, not {output_stride}", remedy=f"set output_stride to {stride}")
 
 
 def _with_imagenet(name: str, output_stride: int) -> nn.Module:
     try:
-        return _create(name, output_stride, weights=True if name.startswith(TIMM_PREFIX) else "imagenet")
-    except KeyError as error:
+        return fetch_imagenet(name, lambda: _create(name, output_stride, weights=True if name.startswith(TIMM_PREFIX) else "imagenet"))
+    except (KeyError, RuntimeError) as error:  # how either library says that it has none
         reason = " ".join(str(error).strip("\"'").split())[:200]
         raise ConfigError(f"encoder '{name}' has no weights called 'imagenet' ({reason})", remedy="set encoder_weights to none") from error
-    except (OSError, RuntimeError) as error:
-        # The hub's own errors derive from OSError; httpx's, when the network is away, from neither, and are told apart below.
-        raise _offline(name, error) from error
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] in {"httpx", "httpcore", "requests", "urllib3", "huggingface_hub"}:
-            raise _offline(name, error) from error
-        raise
-
-
-def _offline(name: str, error: Exception) -> EnvironmentMissing:
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return EnvironmentMissing(
-        f"encoder '{name}': its ImageNet weights cannot be fetched from the Hugging Face hub ({reason})",
-        remedy="go online once (they are kept for later), or set encoder_weights to a local .safetensors file, or to none",
-    )
 
 
 def _load_file(encoder: nn.Module, path: Path, name: str) -> None:

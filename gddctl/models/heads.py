@@ -1,8 +1,8 @@
 """Decode heads: encoder features to logits, at any input size.
 
-The layers are those of segmentation_models_pytorch 0.6 (widths, order, norms); the heads are written here because that library's own
-refuse sizes which the stride does not divide, resize by factors, pool by ops that export badly, and normalise a 1x1 map, which fails
-in training with one image per process.
+Widths and order of the layers are those of segmentation_models_pytorch 0.6. The heads are written here because that library's own refuse
+sizes which the stride does not divide, resize by factors, pool by ops that export badly, and normalise a 1x1 map, which fails in training
+with one image per process.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class PooledBranch(nn.Module):
         self.conv = conv if bins == 1 else conv_bn_relu(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Shape: (B, C, H, W) -> (B, outputs, H, W)."""
         return resize(self.conv(self.pool(x)), size_of(x))
 
 
@@ -77,13 +78,14 @@ class PspHead(nn.Module):
         self.classifier = nn.Conv2d(width, num_classes, 3, padding=1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Four features, shallow to deep, to logits at stage 4's size."""
         x = features[-1]
         x = torch.cat([*(branch(x) for branch in self.branches), x], dim=1)
         return cast(Tensor, self.classifier(self.dropout(self.fuse(x))))
 
 
 class Aspp(nn.Module):
-    """Atrous spatial pyramid pooling (arXiv:1706.05587). Shape: (B, C, H, W) -> (B, width, H, W)."""
+    """Atrous spatial pyramid pooling (arXiv:1706.05587)."""
 
     def __init__(self, inputs: int, width: int, *, depthwise: bool) -> None:
         super().__init__()
@@ -93,6 +95,7 @@ class Aspp(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Shape: (B, C, H, W) -> (B, width, H, W)."""
         return cast(Tensor, self.dropout(self.project(torch.cat([branch(x) for branch in self.branches], dim=1))))
 
 
@@ -107,6 +110,7 @@ class DeepLabV3Head(nn.Module):
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Four features, shallow to deep, to logits at stage 4's size."""
         return cast(Tensor, self.classifier(self.refine(self.aspp(features[-1]))))
 
 
@@ -123,6 +127,7 @@ class DeepLabV3PlusHead(nn.Module):
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Four features, shallow to deep, to logits at stage 1's size."""
         edges = self.edges(features[0])
         deep = resize(self.deep(self.aspp(features[-1])), size_of(edges))
         return cast(Tensor, self.classifier(self.fuse(torch.cat([deep, edges], dim=1))))
@@ -148,6 +153,7 @@ class FpnHead(nn.Module):
         self.classifier = nn.Conv2d(narrow, num_classes, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Four features, shallow to deep, to logits at stage 1's size."""
         pyramid = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for index in range(len(pyramid) - 2, -1, -1):
             pyramid[index] = pyramid[index] + F.interpolate(pyramid[index + 1], size=size_of(pyramid[index]), mode="nearest")
@@ -175,6 +181,7 @@ class UperHead(nn.Module):
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Four features, shallow to deep, to logits at stage 1's size."""
         last = features[-1]
         top = self.top(torch.cat([last, *(branch(last) for branch in self.branches)], dim=1))
         pyramid = [lateral(feature) for lateral, feature in zip(self.lateral, features[:-1], strict=True)] + [top]
@@ -196,6 +203,7 @@ class FcnAuxHead(nn.Module):
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Shape: (B, C, h, w) -> (B, K, h, w)."""
         return cast(Tensor, self.classifier(self.dropout(self.conv(x))))
 
 

@@ -39,4 +39,6 @@ class Outputs:
 class Teacher(Protocol):
     """Answers for a batch, without gradient. It is given the batch, not the images: a label-assisted teacher sees the label too."""
 
-    def __call__(self, batch: Batch) -> Outputs: ...
+    def __call__(self, batch: Batch) -> Outputs:
+        """Logits and features for ``batch``, in eval mode, without gradient."""
+        ...

@@ -1,7 +1,7 @@
 """Exact adaptive average pooling as two matrix products, the same in training and in the exported graph.
 
-``nn.AdaptiveAvgPool2d`` on a map that the bins do not divide exports to hundreds of Gather and Add nodes; two products with constant
-matrices export to two MatMul and give the same means.
+``nn.AdaptiveAvgPool2d`` on a map that the bins do not divide exports to Gather, Add and Where, hundreds of them with some exporters; two
+products with constant matrices export to two MatMul and give the same means.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def pooling_rows(size: int, bins: int) -> tuple[tuple[float, ...], ...]:
 
 
 class PspPooling(nn.Module):
-    """Averages a map into ``bins`` x ``bins`` cells. Shape: (B, C, H, W) -> (B, C, bins, bins), float32 under autocast.
+    """Averages a map into ``bins`` x ``bins`` cells., in float32 under autocast.
 
     H and W must be fixed when exporting: the matrices become constants of the graph.
     """
@@ -38,6 +38,7 @@ class PspPooling(nn.Module):
         self._made: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}  # not state: rebuilt where missing
 
     def forward(self, x: Tensor) -> Tensor:
+        """Shape: (B, C, H, W) -> (B, C, bins, bins)."""
         if torch.is_autocast_enabled(x.device.type):
             # 1/n is not a bf16 number: averaging in half precision would scale every bin a little, unlike the exported graph.
             with torch.autocast(x.device.type, enabled=False):
@@ -61,4 +62,5 @@ class PspPooling(nn.Module):
         return self._made[key]
 
     def extra_repr(self) -> str:
+        """Shown in the module's repr."""
         return f"bins={self.bins}"

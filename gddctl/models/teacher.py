@@ -26,7 +26,8 @@ class FrozenTeacher:
         """Outputs without gradient; eval mode is set anew each time, because the wrapped model is still reachable."""
         self.model.eval()
         with torch.no_grad():  # not inference_mode: what leaves here is saved for the backward pass of the student's loss
-            return self.model(batch.images)
+            outputs: Outputs = self.model(batch.images)
+        return outputs
 
     def to(self, device: torch.device | str) -> FrozenTeacher:
         """Move the teacher."""

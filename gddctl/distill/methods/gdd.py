@@ -84,8 +84,10 @@ class GddLoss(nn.Module):
         return aligned + field
 
     def diagnostics(self) -> dict[str, float]:
-        """``noise_gain``: ||sum over inputs of W|| / ||W|| of the generator's first convolution, the share of shared noise it lets
-        through (0: it has learnt to cancel it); ``aligned_std``: of the aligned feature, to read beside ``noise_std``.
+        """What the noise does, as of the last call.
+
+        ``noise_gain``: ||sum over inputs of W|| / ||W|| of the generator's first convolution, how much of the shared noise it lets through
+        (near 1 at the start; 0: it has learnt to cancel it). ``aligned_std``: of the aligned feature, to read beside ``noise_std``.
         """
         first = cast(nn.Conv2d, self.generator[0]).weight.detach().float()
         found = {"noise_gain": float(first.sum(dim=1).norm() / first.norm())}

@@ -17,9 +17,13 @@ class Distiller(Protocol):
     one. Its ``parameters`` train with the student and are thrown away after; they never enter the student's bundle.
     """
 
-    def __call__(self, student: Outputs, teacher: Outputs) -> Mapping[str, Tensor]: ...
+    def __call__(self, student: Outputs, teacher: Outputs) -> Mapping[str, Tensor]:
+        """Weighted scalar terms by name, to add to the task loss."""
+        ...
 
-    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What trains with the student."""
+        ...
 
     def diagnostics(self) -> Mapping[str, float]:
         """Numbers worth logging beside the loss, of the last call. Reads from the device: not at every step."""
