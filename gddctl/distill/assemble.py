@@ -15,6 +15,7 @@ from gddctl.core.config.sections import TrainConfig
 from gddctl.core.errors import ArtifactError
 from gddctl.data.augment import TrainAugment
 from gddctl.data.open import open_dataset
+from gddctl.data.subset import Subset
 from gddctl.distill.cache import PairCache, memory_budget
 from gddctl.distill.class_weights import explicit, inverse_log
 from gddctl.distill.ema import WeightAverage
@@ -26,7 +27,6 @@ from gddctl.distill.prepare import Preparation
 from gddctl.distill.schedule import PolySchedule
 from gddctl.distill.seeds import derive
 from gddctl.distill.step import TrainStep, check_groups, make_optimizer
-from gddctl.distill.subset import Subset
 from gddctl.distill.validate import Validator
 from gddctl.models.checkpoint import load_bundle, load_into
 from gddctl.models.segmenter import Segmenter, build_segmenter
@@ -143,5 +143,5 @@ def _class_weights(train: TrainConfig, classes: ClassTable, preparation: Prepara
     if train.class_weights == "none":
         return None
     if train.class_weights == "inverse_log":
-        return torch.tensor(inverse_log(preparation.pixels))
+        return torch.tensor(inverse_log(preparation.shares))
     return torch.tensor(explicit(train.class_weights, classes.names))

@@ -10,18 +10,17 @@ from gddctl.core.errors import ConfigError
 _ENET = 1.02  # the constant of ENet (arXiv:1606.02147): weights lie in 1 / ln(2.02) .. 1 / ln(1.02)
 
 
-def inverse_log(pixels: Sequence[int]) -> tuple[float, ...]:
+def inverse_log(shares: Sequence[float]) -> tuple[float, ...]:
     """``1 / ln(1.02 + share)`` of each class, scaled to a mean of 1, so that the learning rate keeps its meaning.
 
     Args:
-        pixels: labelled pixels by class.
+        shares: of each class in the labelled pixels, 0..1.
 
-    >>> weights = inverse_log([900, 100])
+    >>> weights = inverse_log([0.9, 0.1])
     >>> round(sum(weights), 6), weights[0] < weights[1]
     (2.0, True)
     """
-    total = max(1, sum(pixels))
-    raw = [1 / math.log(_ENET + count / total) for count in pixels]
+    raw = [1 / math.log(_ENET + share) for share in shares]
     mean = sum(raw) / len(raw)
     return tuple(value / mean for value in raw)
 

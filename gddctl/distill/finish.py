@@ -11,12 +11,12 @@ from gddctl.core.artifact.card import Card, TrainingRecord
 from gddctl.core.config.load import to_settings
 from gddctl.core.config.methods import NoMethod
 from gddctl.data.open import open_dataset
+from gddctl.data.subset import Subset
 from gddctl.distill.assemble import Parts
 from gddctl.distill.job import TrainJob
 from gddctl.distill.places import Device
 from gddctl.distill.prepare import Preparation
 from gddctl.distill.resume import Checkpoints, Position
-from gddctl.distill.subset import Subset
 from gddctl.models.checkpoint import load_bundle, save_bundle
 from gddctl.models.segmenter import build_segmenter, differences_from_paper
 from gddctl.prove.evaluate import evaluate

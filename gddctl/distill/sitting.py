@@ -70,10 +70,10 @@ def _prepare(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Preparation:
     counts = job.train.class_weights == "inverse_log"
     folder = job.checkpoints.parent
     if fabric.is_global_zero:
-        found = prepare(job.data, folder, count_pixels=counts, note=reporter.note)
+        found = prepare(job.data, folder, count=counts, note=reporter.note)
     fabric.barrier()
     if not fabric.is_global_zero:
-        found = prepare(job.data, folder, count_pixels=counts, note=reporter.note)
+        found = prepare(job.data, folder, count=counts, note=reporter.note)
     return found
 
 

@@ -1,0 +1,65 @@
+"""Tiny trainings that really train: drawn scenes of 48 x 64, PSPNet-R18 at stride 32, a few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gddctl.core.config.sections import DataConfig, NetworkConfig, SyntheticConfig, TrainConfig
+from gddctl.core.preprocess import PreprocessSpec
+from gddctl.distill.job import TrainJob
+from gddctl.distill.progress import SilentReporter
+from gddctl.distill.run import run_job
+
+MakeJob = Callable[..., TrainJob]
+
+DATA = DataConfig(
+    preprocess=PreprocessSpec(size=(48, 64)), synthetic=SyntheticConfig(train_images=6, val_images=2, height=48, width=64)
+)
+
+
+def tiny_job(out: Path, role: str = "baseline", data: DataConfig = DATA, job: dict[str, Any] | None = None, **train: Any) -> TrainJob:
+    """A job of 6 steps; ``train`` overrides its TrainConfig, ``job`` its own fields."""
+    settings: dict[str, Any] = {
+        "iterations": 6,
+        "batch_size": 2,
+        "crop": (48, 64),
+        "workers": 0,
+        "val_every": 3,
+        "checkpoint_every": 2,
+        "log_every": 2,
+        "lr": 0.02,
+        "threads": 1,
+        **train,
+    }
+    fields: dict[str, Any] = {"role": role, "network": NetworkConfig(output_stride=32), "data": data, "out": out, **(job or {})}
+    return TrainJob(train=TrainConfig(**settings), **fields)
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> MakeJob:
+    """``tiny_job`` in a fresh folder."""
+
+    def make(out: Path | None = None, **settings: Any) -> TrainJob:
+        return tiny_job(out if out is not None else tmp_path / "run", **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def teacher_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of two steps."""
+    return run_job(tiny_job(tmp_path_factory.mktemp("teacher"), role="teacher", iterations=2, val_every=2), SilentReporter())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests measure no speed, and the cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
