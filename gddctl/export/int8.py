@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import Artifact, verify_file
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
@@ -15,6 +14,7 @@ from gddctl.core.files import atomic_path
 from gddctl.core.lazy import require
 from gddctl.export.calibration.record import CalibrationRecord, preprocess_sha256
 from gddctl.export.census import census_of, check_int8
+from gddctl.export.dilation import copies, trim_padding
 from gddctl.export.graph_file import check_graph, load_model, save_model
 from gddctl.export.onnx_ops import choice_of
 from gddctl.quant.choice import Choice
@@ -49,14 +49,10 @@ def quantize_for_cpu(fp32: Artifact, record: CalibrationRecord, out: Path, *, sc
     scheme = scheme or cpu_scheme(x86=cpu.is_x86, saturates=cpu.int8_saturates)
     model = load_model(fp32.path)
     insert_qdq(model, choice_of(model), record, scheme)
+    check_int8(census_of(model), str(out))  # before the cutting below multiplies the integer convolutions
+    trim_padding(model)
     changes = {"precision": "int8", "target": "ort-cpu", "parent_sha256": fp32.sha256, "calibration_sha256": record.digest}
     info = fp32.info.model_copy(update={**changes, "census": census_of(model)})
-    return write_quantised(model, info, out)
-
-
-def write_quantised(model: Any, info: ModelInfo, out: Path) -> Artifact:
-    """Check a quantised graph and write it."""
-    check_int8(info.census, str(out))
     check_graph(model, info)
     with atomic_path(out) as temporary:
         save_model(model, info, temporary)
@@ -96,7 +92,6 @@ class _Editor:
         self._graph, self._scheme = graph, scheme
         self._weights = {item.name: item for item in graph.initializer}
         self._after: dict[str, list[Any]] = {}  # tensor -> nodes to stand behind its maker; "" is the start of the graph
-        self._shape_readers = {name for node in graph.node if node.op_type == "Shape" for name in node.input}
 
     def code_activation(self, name: str, code: Affine) -> None:
         """Everyone who reads ``name`` reads its dequantised form from now on (but those who only ask for its shape)."""
@@ -138,11 +133,11 @@ class _Editor:
             nodes.append(node)
             for name in node.output:
                 nodes += self._after.pop(name, [])
-        copies = [self._copy(node) for node in nodes]
+        nodes = copies(nodes)
         del self._graph.node[:]
-        self._graph.node.extend(copies)
-        read = {name for node in self._graph.node for name in node.input}
-        kept = [self._copy(item) for item in self._weights.values() if item.name in read]
+        self._graph.node.extend(nodes)
+        read = {name for node in nodes for name in node.input}
+        kept = copies(item for item in self._weights.values() if item.name in read)
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
         del self._graph.value_info[:]  # stale: inferred again by whoever needs it
@@ -160,12 +155,6 @@ class _Editor:
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> Any:
         return self._onnx.helper.make_node(kind, inputs, [output], name=f"{output}_{kind}", **attributes)
-
-    @staticmethod
-    def _copy(message: Any) -> Any:
-        copy = type(message)()
-        copy.CopyFrom(message)
-        return copy
 
 
 def _check_pair(fp32: Artifact, record: CalibrationRecord) -> None:
