@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, model_validator
 
-from gddctl.core.classes import IGNORE, Channel, ClassTable, SegClass
+from gddctl.core.classes import IGNORE, Channel, ClassTable
 from gddctl.core.config.load import parse
 from gddctl.core.errors import DataError, UsageError
 from gddctl.core.section import Section
@@ -76,7 +76,8 @@ def read_classes(path: Path) -> ClassesFile:
         raise DataError(
             f"{path}: ids {ids}, expected 0 to K-1 without gaps or doubles", remedy="use 'source' where the masks store other ids"
         )
-    classes = ClassTable(classes=tuple(SegClass(name=entry.name, color=entry.color or _color(entry.id or 0)) for entry in trained))
+    listed = [{"name": entry.name, "color": entry.color or _color(entry.id or 0)} for entry in trained]
+    classes = parse(ClassTable, {"classes": listed}, str(path))
     return ClassesFile(classes, _code(entries, path))
 
 

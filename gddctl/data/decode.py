@@ -14,7 +14,20 @@ from PIL import Image, ImageOps
 from gddctl.core.errors import DataError, UsageError
 
 # Everything Pillow was seen to raise on damaged files, besides its own OSError family.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError)
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -144,7 +144,7 @@ def _expand(text: str, place: str) -> Path:
     """
     expanded = os.path.expandvars(text)
     if unset := re.search(r"\$\{?(\w+)", expanded):
-        raise ConfigError(f"{place}: {text}: the environment variable {unset[1]} is not set", remedy=f"export it, or use --set {place}=PATH")
+        raise ConfigError(f"{place}: {text}: the environment variable {unset[1]} is not set", remedy=f"export it, or --set {place}=PATH")
     return Path(expanded).expanduser()
 
 
@@ -188,6 +188,9 @@ def _fields_at(model: type[BaseModel], settings: Any, names: list[str]) -> list[
     candidates: list[type[BaseModel]] = [model]
     here = settings
     for name in names:
+        if isinstance(here, list):  # an item of a list: the models of the list's items are the candidates already
+            here = here[int(name)] if name.isdigit() and int(name) < len(here) else None
+            continue
         here = here.get(name) if isinstance(here, Mapping) else None
         annotation = next((candidate.model_fields[name].annotation for candidate in candidates if name in candidate.model_fields), None)
         candidates = _models_in(annotation)
