@@ -33,7 +33,12 @@ def blend(image: NDArray[np.uint8], mask: NDArray[np.uint8], palette: Palette, *
 
 
 def overlay_strip(
-    image: NDArray[np.uint8], masks: Sequence[tuple[str, NDArray[np.uint8]]], palette: Palette, *, height: int = 240
+    image: NDArray[np.uint8],
+    masks: Sequence[tuple[str, NDArray[np.uint8]]],
+    palette: Palette,
+    *,
+    height: int = 240,
+    columns: int | None = None,
 ) -> NDArray[np.uint8]:
     """The image, then each mask in its colours, side by side with titles.
 
@@ -42,17 +47,27 @@ def overlay_strip(
         masks: (title, (H, W) uint8 class ids, 255 = ignore) pairs, e.g. label, teacher, student, INT8.
         palette: RGB by class id.
         height: of a panel, pixels; the width follows the image's shape.
+        columns: panels in a row; None: up to four in one row, more in rows of three.
 
     Returns:
-        (height + title, width of all panels, 3) uint8 RGB.
+        (rows of (height + title), width of a row's panels, 3) uint8 RGB.
     """
-    panels = [("image", image), *((title, colour_mask(mask, palette)) for title, mask in masks)]
     size = (max(1, round(image.shape[1] * height / image.shape[0])), height)
-    gap = np.full((height + _BAR, _GAP, 3), _PAPER, np.uint8)
-    parts: list[NDArray[np.uint8]] = []
-    for title, pixels in panels:
-        interpolation = cv2.INTER_AREA if title == "image" and image.shape[0] > height else cv2.INTER_NEAREST_EXACT
-        parts += [gap, _titled(title, np.asarray(cv2.resize(pixels, size, interpolation=interpolation), np.uint8))]
+    shrink = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_CUBIC
+    panels = [_titled("image", np.asarray(cv2.resize(image, size, interpolation=shrink), np.uint8))]
+    for title, mask in masks:
+        resized = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        panels.append(_titled(title, colour_mask(np.asarray(resized, np.uint8), palette)))
+    across = columns or (len(panels) if len(panels) <= 4 else 3)
+    blank = np.full_like(panels[0], _PAPER)
+    panels += [blank] * (-len(panels) % across)
+    rows = [_side_by_side(panels[start : start + across]) for start in range(0, len(panels), across)]
+    return np.concatenate(rows, axis=0)
+
+
+def _side_by_side(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    gap = np.full((panels[0].shape[0], _GAP, 3), _PAPER, np.uint8)
+    parts = [part for panel in panels for part in (gap, panel)]
     return np.concatenate(parts[1:], axis=1)
 
 

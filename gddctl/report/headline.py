@@ -9,7 +9,7 @@ from gddctl.core.artifact.card import Card
 from gddctl.core.reports.latency import LatencyRow
 from gddctl.report.colours import colour_by_model
 from gddctl.report.inputs import RunFiles
-from gddctl.report.wording import MISSING, difference, megabytes, milliseconds, millions, model_title, percent, points
+from gddctl.report.wording import MISSING, difference, megabytes, millions, milliseconds, model_title, percent, points
 
 METHOD_TITLES = {"gdd": "Generative Denoise Distillation", "none": "no distillation"}
 
@@ -104,7 +104,7 @@ def _speed(run: RunFiles) -> Iterator[str]:
 
 def _rows(run: RunFiles) -> Iterator[ModelRow]:
     sizes, times, colours = run.bytes_of, timed(run), colour_by_model(run.scores)
-    verdicts = {rung.candidate_sha256: "passed" if rung.passed else "failed" for rung in run.parity.rungs} if run.parity else {}
+    verdicts = {rung.candidate_sha256: "passed" if rung.passed else "failed" for rung in run.parity.rungs} if run.parity is not None else {}
     baseline = run.scores.get("baseline")
     for name, report in run.scores.items():
         card, row = run.cards.get(name.partition("-")[0]), times.get(report.sha256)

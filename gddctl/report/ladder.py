@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gddctl.core.reports.parity import ParityReport, Rung
@@ -17,6 +17,7 @@ class Measure:
     value: str
     limit: str  # "" where nothing is asked
     kept: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,6 @@ class RungView:
 
     reference: str
     candidate: str
-    title: str
     passed: bool
     failures: tuple[str, ...]
     measures: tuple[Measure, ...]
@@ -35,14 +35,13 @@ class RungView:
 
 def rung_views(report: ParityReport | None) -> tuple[RungView, ...]:
     """The rungs in order; none without a report."""
-    return tuple(_view(rung) for rung in report.rungs) if report else ()
+    return tuple(_view(rung) for rung in report.rungs) if report is not None else ()
 
 
 def _view(rung: Rung) -> RungView:
     return RungView(
         reference=rung.reference,
         candidate=rung.candidate,
-        title=f"{rung.reference} → {rung.candidate}",
         passed=rung.passed,
         failures=rung.failures,
         measures=tuple(_measures(rung)),
@@ -53,20 +52,19 @@ def _view(rung: Rung) -> RungView:
 
 def _measures(rung: Rung) -> Iterator[Measure]:
     limits, drop, worst = rung.limits, -rung.miou_delta_points, rung.worst_class_delta_points
-    yield _at_least("Pixel agreement, %", percent_fine(rung.agreement), rung.agreement, limits.min_agreement, percent_fine)
-    yield Measure("mIoU, reference and candidate, %", f"{percent(rung.reference_miou)} and {percent(rung.candidate_miou)}", "", True)
+    yield _at_least("Agreement, %", percent_fine(rung.agreement), rung.agreement, limits.min_agreement, percent_fine)
+    yield Measure("mIoU, %", f"{percent(rung.reference_miou)} → {percent(rung.candidate_miou)}", "", True)
     kept = limits.max_miou_drop is None or drop <= limits.max_miou_drop
-    yield Measure("mIoU difference, points", points(rung.miou_delta_points), _floor(limits.max_miou_drop), kept)
-    name = f"Worst class ({rung.worst_class}), points" if rung.worst_class else "Worst class, points"
+    yield Measure("mIoU, points", points(rung.miou_delta_points), _floor(limits.max_miou_drop), kept)
     kept = limits.max_class_drop is None or worst is None or -worst <= limits.max_class_drop
-    yield Measure(name, points(worst), _floor(limits.max_class_drop), kept)
+    yield Measure("Worst class, points", points(worst), _floor(limits.max_class_drop), kept, note=(rung.worst_class or "") if worst else "")
     yield _at_least("SQNR, dB", decibels(rung.sqnr_db), rung.sqnr_db, limits.min_sqnr_db, decibels)
-    yield Measure("Cosine of logits", MISSING if rung.cosine is None else f"{rung.cosine:.6f}", "", True)
-    most = limits.max_abs_diff
-    kept = most is None or rung.max_abs_diff is None or rung.max_abs_diff <= most
-    yield Measure("Largest |difference| of logits", scientific(rung.max_abs_diff), "" if most is None else f"≤ {scientific(most)}", kept)
-    yield Measure("p99.9 of |difference|", scientific(rung.p999_abs_diff), "", True)
-    yield Measure("NaN and Inf", str(rung.nan), "0", rung.nan == 0)
+    yield Measure("Cosine", MISSING if rung.cosine is None else f"{rung.cosine:.6f}", "", True)
+    most, found = limits.max_abs_diff, rung.max_abs_diff
+    limit = "" if most is None or found is None else f"≤ {scientific(most)}"
+    yield Measure("Max\u00a0|Δ|", scientific(found), limit, most is None or found is None or found <= most)
+    yield Measure("p99.9\u00a0|Δ|", scientific(rung.p999_abs_diff), "", True)
+    yield Measure("NaN, Inf", str(rung.nan), "0", rung.nan == 0)
 
 
 def percent_fine(value: float | None) -> str:
@@ -82,7 +80,6 @@ def _floor(drop: float | None) -> str:
     return "" if drop is None else f"≥ {points(-drop)}"
 
 
-def _at_least(name: str, words: str, value: float | None, limit: float | None, form: object) -> Measure:
-    assert callable(form)
+def _at_least(name: str, words: str, value: float | None, limit: float | None, form: Callable[[float | None], str]) -> Measure:
     kept = limit is None or value is None or value >= limit
-    return Measure(name, words, "" if limit is None else f"≥ {form(limit)}", kept)
+    return Measure(name, words, "" if limit is None or value is None else f"≥ {form(limit)}", kept)

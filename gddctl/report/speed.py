@@ -59,7 +59,7 @@ def speed(run: RunFiles) -> Speed | None:
         if role in run.scores and role not in names
     ]
     return Speed(
-        columns=("p50", "p90", "p95", "p99", "mean", "std", "min", "samples", "preprocessing p50", "mIoU %"),
+        columns=("p50", "p90", "p95", "p99", "mean", "std", "min", "samples", "preprocess p50", "mIoU %"),
         rows=tuple(SpeedRow(title, colour, row.backend, _cells(row)) for (title, colour), row in zip(drawn, rows, strict=True)),
         distribution=distribution_figure(measured),
         scatter=scatter_figure(places, levels, spread),

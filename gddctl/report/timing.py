@@ -13,7 +13,7 @@ from gddctl.report.wording import milliseconds, percent
 
 _DOTS = 300  # samples drawn per row; the box is made of all
 _ROW = 58  # pixels
-_LEFT = 190
+_LEFT = 215
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def scatter_figure(
     low, high = min(scores), max(scores)
     margin = max(1.0, 0.25 * (high - low))
     right = max(max(p50, spread.get(title, (0, 0))[1]) for title, _, p50, _ in places) * 1.08
-    frame = Frame(52, 14, 720 - 52 - 210, 300, (0.0, right or 1.0), (max(0.0, low - margin), min(100.0, high + margin)))
+    frame = Frame(52, 14, 720 - 52 - 250, 300, (0.0, right or 1.0), (max(0.0, low - margin), min(100.0, high + margin)))
     drawn = [frame.grid_y(), frame.axis_x("p50 milliseconds per call (left is faster)")]
     edge = frame.left + frame.width
     notes: list[tuple[float, float, str, str]] = []  # x, y, words, colour
@@ -86,10 +86,11 @@ def _row(frame: Frame, row: Timed, top: float) -> str:
     parts = [label(frame.left - 10, middle + 1, row.title, anchor="end", weight="600", fill=row.colour)]
     note = f"p50 {milliseconds(p50)}  p99 {milliseconds(p99)}"
     parts.append(label(frame.left - 10, middle + 16, note, anchor="end", size=10.5, fill=FAINT))
-    box = {"stroke": row.colour, "stroke_width": 1.5}
-    parts.append(element("line", x1=frame.px(p5), x2=frame.px(p95), y1=middle, y2=middle, **box))
+    parts.append(element("line", x1=frame.px(p5), x2=frame.px(p95), y1=middle, y2=middle, stroke=row.colour, stroke_width=1.5))
     width = max(frame.px(p75) - frame.px(p25), 1.0)
-    parts.append(element("rect", x=frame.px(p25), y=middle - 9, width=width, height=18, fill="#fff", rx=2, **box))
+    parts.append(
+        element("rect", x=frame.px(p25), y=middle - 9, width=width, height=18, fill="#fff", rx=2, stroke=row.colour, stroke_width=1.5)
+    )
     parts.append(element("line", x1=frame.px(p50), x2=frame.px(p50), y1=middle - 9, y2=middle + 9, stroke=row.colour, stroke_width=3))
     parts.append(element("line", x1=frame.px(p99), x2=frame.px(p99), y1=middle - 6, y2=middle + 6, stroke=INK, stroke_width=1))
     parts.append(_dots(frame, inside, middle + 16, row.colour))
