@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    # Late and by name, so that every room may ask for __version__ without reaching up to serve, and `import gddctl` and `gddctl --help` load nothing heavy.
+    # Late and by name: every room may ask for __version__ without reaching up to serve, and importing gddctl loads nothing heavy.
     if name == "load":
         return importlib.import_module("gddctl.serve.predictor").load
     raise AttributeError(f"module 'gddctl' has no attribute '{name}'")

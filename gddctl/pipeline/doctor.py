@@ -67,8 +67,11 @@ def _driver() -> Finding:
 
 def _training() -> Iterator[Finding]:
     yield _module("torch", "training", "train", _torch_detail)
-    for module in ("torchvision", "segmentation_models_pytorch", "lightning_fabric", "albumentations"):
-        yield _module(module, "training", "train")
+    yield _module("torchvision", "training", "train")  # imported, because it breaks next to the wrong build of torch
+    for package in ("segmentation-models-pytorch", "lightning-fabric", "albumentations"):
+        version = _version(package)
+        remedy = None if version else 'for training: pip install "gddctl[train]"'
+        yield Finding(package, "ok" if version else "missing", f"{version} installed" if version else "not installed", remedy)
 
 
 def _torch_detail(torch: Any) -> str:

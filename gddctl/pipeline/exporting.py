@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -11,12 +15,13 @@ from gddctl.core.artifact.card_io import read_card
 from gddctl.core.artifact.manifest import Artifact, artifact_name, write_manifest
 from gddctl.core.config.sections import DataConfig, ExportConfig
 from gddctl.core.errors import UsageError
-from gddctl.core.files import write_json
 from gddctl.core.workspace import hold
 from gddctl.data.open import open_dataset
 from gddctl.pipeline.datasets import data_of_model
 
 log = logging.getLogger(__name__)
+
+_WORKSHOP = ".export-"
 
 
 def export_bundle(bundle: Path, out: Path, config: ExportConfig, *, data: Path | None = None, layout: Enum | None = None) -> list[Artifact]:
@@ -30,10 +35,26 @@ def export_bundle(bundle: Path, out: Path, config: ExportConfig, *, data: Path |
     """
     card = read_card(bundle)
     calibration_data = data_of_model(bundle, card.preprocess, data=data, layout=layout) if "int8" in config.precisions else None
-    with hold(out):
-        artifacts = list(_make(bundle, card.role, out, config, calibration_data))
+    with hold(out), _workshop(out) as workshop:
+        made = list(_make(bundle, card.role, workshop, config, calibration_data))
+        # Only now, with every file whole: until here the folder holds what it held before.
+        for file in workshop.iterdir():
+            file.replace(out / file.name)
+        artifacts = [replace(artifact, path=out / artifact.path.name) for artifact in made]
         write_manifest(out, artifacts)
     return artifacts
+
+
+@contextmanager
+def _workshop(out: Path) -> Iterator[Path]:
+    """A hidden folder inside ``out`` to make files in; gone afterwards, also what a killed export left. Hold ``out`` first."""
+    for stale in out.glob(f"{_WORKSHOP}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_WORKSHOP, dir=out))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make(bundle: Path, name: str, out: Path, config: ExportConfig, data: DataConfig | None) -> Iterator[Artifact]:
@@ -50,12 +71,12 @@ def _make(bundle: Path, name: str, out: Path, config: ExportConfig, data: DataCo
     yield from with_deploy(fp32, "any")
     if data is None:
         return
-    from gddctl.export.calibration import calibrate
+    from gddctl.export.calibration.collect import calibrate
     from gddctl.export.int8 import quantize_for_cpu
 
     log.info("calibrate: %d images of split '%s'", config.calibration.images, data.train_split)
     record = calibrate(fp32, open_dataset(data, data.train_split), config.calibration, held_out=open_dataset(data, data.val_split))
-    write_json(out / f"{name}-calibration.json", record.to_json())
+    record.write(out / f"{name}-calibration.json")
     for target in config.targets:
         if target != "ort-cpu":
             raise UsageError(f"--target {target}: INT8 can be lowered for ort-cpu only", remedy="use --target ort-cpu")

@@ -63,13 +63,13 @@ def run_all(config: RunConfig, out: Path, *, force: bool = False) -> Summary:
     Raises:
         UsageError: the folder belongs to another run, or is in use.
     """
-    from gddctl.report.page import write_report
-
     with hold(out):
         if folders.prepare(out, config, force=force):
             log.info("going on in %s", out)
         for make in _stages(config, out):
             _do(out, make())
+        from gddctl.report.page import write_report
+
         report = write_report(out)
     return summarise(out, report)
 
