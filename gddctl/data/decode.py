@@ -54,9 +54,16 @@ def decode_image(data: bytes, place: str) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            upright = ImageOps.exif_transpose(opened)
-            return _rgb(upright, place)
+            return from_pillow(opened, place)
+    except _DAMAGE as error:
+        raise _damaged(place, "image", error) from error
+
+
+def from_pillow(image: Image.Image, place: str) -> NDArray[np.uint8]:
+    """An opened Pillow image as (H, W, 3) uint8 RGB, by the rules of :func:`decode_image`."""
+    try:
+        image.load()
+        return _rgb(ImageOps.exif_transpose(image), place)
     except _DAMAGE as error:
         raise _damaged(place, "image", error) from error
 

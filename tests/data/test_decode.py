@@ -26,7 +26,7 @@ def smooth() -> NDArray[np.uint8]:
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, form, **options)  # type: ignore[arg-type]
+    image.save(stream, form, **options)
     return stream.getvalue()
 
 

@@ -73,7 +73,7 @@ def test_letterbox_keeps_the_aspect_ratio(height: int, width: int, how: str) -> 
 def test_doubling_and_back_loses_no_label(how: str) -> None:
     label = np.random.default_rng(3).integers(0, 11, (17, 23), dtype=np.uint8)
     spec = PreprocessSpec(size=(34, 46) if how == "stretch" else (34, 61), resize=how)  # type: ignore[arg-type]
-    geometry = fit(label.shape, spec)  # type: ignore[arg-type]
+    geometry = fit(label.shape, spec)
     assert geometry.content == (34, 46)
     assert np.array_equal(restore_mask(resize_label(label, spec), geometry), label)
 

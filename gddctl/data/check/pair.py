@@ -14,7 +14,7 @@ from gddctl.core.digest import sha256_bytes
 from gddctl.core.errors import GddctlError
 from gddctl.data.check.report import Finding, Kind
 from gddctl.data.decode import decode_image, is_jpeg, read_file
-from gddctl.data.label_code import LabelCode, MaskReading, describe_unknown
+from gddctl.data.label_code import IdCode, LabelCode, MaskReading, describe_unknown
 
 _Report = Callable[[Path, Kind, str], None]
 
@@ -27,7 +27,7 @@ class PairLook:
         findings: what is wrong with it.
         sha256: of the image file's bytes; None where it cannot be read.
         counts: (256,) pixels by train id, 255 = ignore; None where the mask cannot be read.
-        black_and_white: whether the mask stores 255 and otherwise nothing but 0.
+        black_and_white: whether the mask stores 255, which is read as ignore, and otherwise nothing but 0.
     """
 
     findings: tuple[Finding, ...]
@@ -50,7 +50,7 @@ def look_at_pair(split: str, index: int, image: Path, label: Path, code: LabelCo
     if shape is not None and shape != reading.label.shape:
         sizes = f"{reading.label.shape[1]} x {reading.label.shape[0]} pixels, its image {image.name} {shape[1]} x {shape[0]}"
         found(label, "size-mismatch", f"{sizes} with EXIF orientation applied; make them the same size")
-    black_and_white = reading.stored <= {0, IGNORE} and IGNORE in reading.stored
+    black_and_white = reading.stored <= {0, IGNORE} and IGNORE in reading.stored and _ignores_255(code)
     if reading.unknown:
         expected = f"expected ids of the {num_classes} classes or ignore"
         found(label, "id-out-of-range", f"{describe_unknown(reading.unknown)}; {expected}; correct the mask or the class list")
@@ -58,6 +58,10 @@ def look_at_pair(split: str, index: int, image: Path, label: Path, code: LabelCo
     if not reading.unknown and counts[IGNORE] == reading.label.size:
         found(label, "all-ignored", f"all {reading.label.size} pixels are ignored; there is nothing to learn from it")
     return PairLook(tuple(findings), sha256, counts, black_and_white)
+
+
+def _ignores_255(code: LabelCode) -> bool:
+    return isinstance(code, IdCode) and code.train_ids.get(IGNORE, IGNORE) == IGNORE
 
 
 def _look_at_image(image: Path, found: _Report) -> tuple[str | None, tuple[int, int] | None]:
