@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.errors import DataError
-from gddctl.data.decode import read_image
+from gddctl.data.decode import from_pillow, read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +32,7 @@ def to_rgb(image: ImageLike) -> NDArray[np.uint8]:
     from PIL import Image as pillow
 
     if isinstance(image, pillow.Image):
-        return _from_pillow(image)
+        return from_pillow(image, "the Pillow image")
     raise DataError(f"cannot read an image from a {type(image).__name__}", remedy=f"give {_WANTED}")
 
 
@@ -48,12 +48,3 @@ def _checked(array: NDArray[Any]) -> NDArray[np.uint8]:
     if 0 in array.shape:
         raise DataError(f"{found} is empty", remedy=f"give {_WANTED}")
     return np.ascontiguousarray(array)
-
-
-def _from_pillow(image: Image) -> NDArray[np.uint8]:
-    from PIL import ImageOps
-
-    try:
-        return _checked(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes late: a truncated file is found here
-        raise DataError(f"the Pillow image cannot be decoded ({error})", remedy="open the file again, or check it") from error
