@@ -10,6 +10,7 @@ from gddctl.core.errors import DataError, UsageError
 _SIGNS: tuple[tuple[Layout, tuple[str, ...]], ...] = (
     ("cityscapes", ("leftImg8bit", "gtFine")),
     ("voc", ("JPEGImages", "SegmentationClass")),
+    ("voc", ("VOCdevkit",)),
     ("camvid", ("train", "trainannot")),
     ("folder", ("images", "masks")),
     ("folder", ("train/images", "train/masks")),

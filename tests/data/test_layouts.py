@@ -15,6 +15,7 @@ from PIL import Image
 from gddctl.core.config.sections import DataConfig, SyntheticConfig
 from gddctl.core.errors import ConfigError, DataError, UsageError
 from gddctl.data.dataset import SegDataset
+from gddctl.data.detect import detect_layout
 from gddctl.data.open import open_dataset
 
 if TYPE_CHECKING:
@@ -231,6 +232,18 @@ def test_a_missing_classes_file_says_what_one_looks_like(make_tree: MakeTree) ->
 def test_unlabelled_classes_get_colours_of_their_own(make_tree: MakeTree) -> None:
     config = make_tree("folder-ids").config
     assert len(set(open_dataset(config, "train").classes.palette)) == 3
+
+
+def test_every_layout_is_known_by_its_folders(tree: Tree) -> None:
+    assert tree.config.root is not None
+    assert detect_layout(tree.config.root) == tree.config.layout
+
+
+def test_an_unknown_folder_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="images \\+ masks"):
+        detect_layout(tmp_path)
+    with pytest.raises(UsageError, match="no such folder"):
+        detect_layout(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 367), ("val", 101)])
