@@ -80,7 +80,10 @@ class Checkpoints:
             path = self._folder / f"step-{step:08d}"
             try:
                 meta, tensors = self._read(path)
-                return Checkpoint(Position(**meta["position"]), tensors, meta["identity"])
+                position = Position(**meta["position"])
+                if position.best_step:
+                    self.read_best(position.best_step)
+                return Checkpoint(position, tensors, meta["identity"])
             except (GddctlError, TypeError, KeyError, OSError) as error:
                 note(f"warning: checkpoint {path} is damaged ({error}); going back to the one before it")
         return None
@@ -96,14 +99,6 @@ class Checkpoints:
             ArtifactError: missing or damaged.
         """
         return self._read(self._folder / f"best-{step:08d}")[1]
-
-    def has_best(self, step: int) -> bool:
-        """Whether the weights of ``step`` are there and whole."""
-        try:
-            self.read_best(step)
-        except (GddctlError, KeyError, OSError):
-            return False
-        return True
 
     def _write(self, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Through bytes in memory: the library's own writer reports a full disk as an error of its own kind."""

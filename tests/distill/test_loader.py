@@ -35,7 +35,9 @@ def pairs(*, cached: bool = True, seed: int = 3) -> TrainPairs:
     return TrainPairs(open_dataset(CONFIG, "train"), SPEC, augment, seed, cache)
 
 
-def steps(start: int, end: int, workers: int = 0, *, cached: bool = True, batch: int = 4, seed: int = 3) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def steps(
+    start: int, end: int, workers: int = 0, *, cached: bool = True, batch: int = 4, seed: int = 3
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     batches = Batches(pairs(cached=cached, seed=seed), Plan(seed, IMAGES, batch), SPEC, workers, torch.device("cpu"))
     with closing(batches.run(start, end)) as source:
         return [(item.images, item.labels) for item in source]
