@@ -55,7 +55,7 @@ def _house(canvas: Canvas, camera: Camera, light: Light, side: int, wall: float,
     front = camera.project([(wall, 0, start), (wall, 0, far), (wall, height, far), (wall, height, start)])
     canvas.polygon(front, light.at(color, depth, lit), BUILDING)
     if rng.random() < 0.45 and start < 35:
-        eaves = height + rng.uniform(1.2, 2.4)
+        eaves = height + rng.uniform(0.8, 1.6)
         inside = wall + side * 0.2 * (eaves - height)  # steep enough to be seen from the street below
         roof = camera.project([(wall, height, start), (wall, height, far), (inside, eaves, far), (inside, eaves, start)])
         canvas.polygon(roof, light.at((116, 70, 58) if rng.random() < 0.6 else (84, 86, 92), depth, lit), BUILDING)
