@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gddctl.core.errors import ArtifactError, GddctlError
-from gddctl.core.files import atomic_folder, read_json, write_bytes, write_json
+from gddctl.core.files import atomic_folder, read_json
 
 SCHEMA = 1
 META_NAME = "meta.json"
@@ -103,9 +104,10 @@ class Checkpoints:
     def _write(self, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Through bytes in memory: the library's own writer reports a full disk as an error of its own kind."""
         data = save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+        text = json.dumps({"schema": SCHEMA, "sha256": hashlib.sha256(data).hexdigest(), **meta}, indent=2, allow_nan=False)
         with atomic_folder(self._folder / name) as temporary:
-            write_bytes(temporary / STATE_NAME, data)
-            write_json(temporary / META_NAME, {"schema": SCHEMA, "sha256": hashlib.sha256(data).hexdigest(), **meta})
+            (temporary / STATE_NAME).write_bytes(data)
+            (temporary / META_NAME).write_text(text, encoding="utf-8")
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         meta = read_json(path / META_NAME)

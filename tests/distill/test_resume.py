@@ -179,7 +179,8 @@ for attempt in range(kills + 1):
         time.sleep(draw.uniform(0.05, 2.5))
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    print(attempt, "killed" if os.WIFSIGNALED(status) else f"ended {os.WEXITSTATUS(status)}", sorted(p.name for p in job.checkpoints.glob("step-*")), flush=True)
+    how = "killed" if os.WIFSIGNALED(status) else f"ended {os.WEXITSTATUS(status)}"
+    print(attempt, how, sorted(path.name for path in job.checkpoints.glob("step-*")), flush=True)
 sys.exit(0 if (job.bundle / "card.json").exists() else 1)
 """
 

@@ -226,6 +226,7 @@ def test_the_average_follows_its_formula() -> None:
     model = torch.nn.BatchNorm1d(2)
     average = WeightAverage(model, decay=0.5)
     model.weight.data.fill_(3.0)
+    assert model.num_batches_tracked is not None
     model.num_batches_tracked.fill_(7)
     average.update(model, step=0)  # decay min(0.5, 1/10) = 0.1: 1 + 0.9 * (3 - 1) = 2.8
     assert average.model.state_dict()["weight"].tolist() == pytest.approx([2.8, 2.8])

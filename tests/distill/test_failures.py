@@ -1,0 +1,210 @@
+"""What goes wrong in a training: NaN, a full disk, bad data, a device that is not there. Nothing earlier is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from gddctl.core.config.sections import DataConfig, TrainConfig
+from gddctl.core.errors import ConfigError, DataError, EnvironmentMissing, RunFailed
+from gddctl.core.preprocess import PreprocessSpec
+from gddctl.data.open import open_dataset
+from gddctl.distill.agree import Agreement
+from gddctl.distill.job import TrainJob
+from gddctl.distill.places import make_fabric, pick_device
+from gddctl.distill.prepare import DATA_FILE, prepare
+from gddctl.distill.progress import SilentReporter
+from gddctl.distill.resume import Checkpoints
+from gddctl.distill.run import run_job
+from gddctl.distill.snapshot import require_finite
+
+MakeJob = Callable[..., TrainJob]
+
+
+class At(SilentReporter):
+    """Does something after ``step`` steps."""
+
+    def __init__(self, step: int, action: Callable[[], object]) -> None:
+        self._step, self._action = step, action
+
+    def tick(self, done: int) -> None:
+        if done == self._step:
+            self._action()
+
+
+def test_a_loss_that_is_nan_stops_and_keeps_the_checkpoint(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gddctl.distill import step as module
+    from gddctl.distill.losses import masked_cross_entropy
+
+    calls = iter(range(100))
+
+    def poisoned(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        loss = masked_cross_entropy(logits, labels, weights)
+        return loss * float("nan") if next(calls) == 2 * 3 + 1 else loss  # two calls a step: of step 4 the auxiliary one
+
+    job = make_job(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "masked_cross_entropy", poisoned)
+        with pytest.raises(RunFailed, match=r"step 4: the loss term 'aux' is nan") as caught:
+            run_job(job, SilentReporter())
+    assert caught.value.exit_code == 6
+    kept = Checkpoints(job.checkpoints).latest(print)
+    assert kept is not None
+    assert kept.position.step == 2
+    assert all(bool(torch.isfinite(value).all()) for value in kept.tensors.values())
+    run_job(job, SilentReporter())  # what was kept can be gone on with
+
+
+def test_a_learning_rate_that_explodes_is_named(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(tmp_path, lr=1e30, iterations=20, checkpoint_every=1)
+    with pytest.raises(RunFailed, match=r"NaN or Inf after the update|the loss term '\w+' is (nan|inf)"):
+        run_job(job, SilentReporter())
+    kept = Checkpoints(job.checkpoints).latest(print)
+    assert kept is None or all(bool(torch.isfinite(value).all()) for value in kept.tensors.values())
+
+
+def test_weights_that_are_nan_are_never_saved() -> None:
+    require_finite({"student": {"a": torch.ones(2), "n": torch.tensor(3)}}, 1)
+    with pytest.raises(RunFailed, match=r"step 1: 'student\.a' holds NaN"):
+        require_finite({"student": {"a": torch.tensor([1.0, float("inf")])}}, 1)
+
+
+def test_with_a_lag_the_verdict_comes_one_step_later() -> None:
+    agreement = Agreement(world=1, lag=1)
+    assert agreement.add(1, {"ce": torch.tensor(2.0)}, stop=False, out_of_time=False) == []
+    (verdict,) = agreement.add(2, {"ce": torch.tensor(float("nan"))}, stop=True, out_of_time=False)
+    assert (verdict.step, verdict.terms, verdict.stop) == (1, {"ce": 2.0}, False)
+    with pytest.raises(RunFailed, match="step 2: the loss term 'ce' is nan"):
+        agreement.settle()
+
+
+def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(make_job: MakeJob, tmp_path: Path) -> None:
+    whole = make_job(tmp_path / "whole")
+    run_job(whole, SilentReporter())
+    job = make_job(tmp_path / "run")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(RunFailed, match=r"/best-00000003: cannot be written \(File too large") as caught:
+            run_job(job, At(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.exit_code == 6
+    assert [path.name for path in job.checkpoints.glob("*step-*")] == ["step-00000002"]
+    run_job(job, SilentReporter())
+    assert (job.bundle / "model.safetensors").read_bytes() == (whole.bundle / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if (
+        mount is None
+        or os.geteuid() != 0
+        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=24m", "none", place], check=False).returncode
+    ):
+        pytest.skip("mounting a small file system needs root and the right to mount")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(make_job: MakeJob, small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+
+    def fill() -> None:
+        with ballast.open("wb") as stream, pytest.raises(OSError, match="No space"):
+            while True:
+                stream.write(bytes(100_000))
+                stream.flush()
+
+    job = make_job(small_disk / "run")
+    with pytest.raises(RunFailed, match="disk is full|No space") as caught:
+        run_job(job, At(3, fill))
+    assert caught.value.exit_code == 6
+    kept = Checkpoints(job.checkpoints).latest(print)
+    assert kept is not None
+    assert kept.position.step == 2
+    ballast.unlink()
+    run_job(job, SilentReporter())
+    assert (job.bundle / "card.json").exists()
+
+
+@pytest.fixture
+def camvid_like(tmp_path: Path) -> DataConfig:
+    """Four drawn pairs as files, in a folder of images and masks."""
+    from gddctl.core.config.sections import SyntheticConfig
+
+    drawn = DataConfig(synthetic=SyntheticConfig(train_images=4, val_images=2, height=48, width=64))
+    root = tmp_path / "data"
+    for split, count in (("train", 4), ("val", 2)):
+        for folder in ("images", "masks"):
+            (root / split / folder).mkdir(parents=True)
+        dataset = open_dataset(drawn, split)
+        for index in range(count):
+            sample = dataset[index]
+            cv2.imwrite(str(root / split / "images" / f"{index}.png"), sample.image[..., ::-1])
+            cv2.imwrite(str(root / split / "masks" / f"{index}.png"), sample.label)
+    lines = [f"  - {{id: {index}, name: {name}}}" for index, name in enumerate(open_dataset(drawn, "train").classes.names)]
+    (root / "classes.yaml").write_text("classes:\n" + "\n".join(lines) + "\n")
+    return DataConfig(layout="folder", root=root, preprocess=PreprocessSpec(size=(48, 64)))
+
+
+def test_bad_pairs_are_refused_or_left_out_as_allowed(make_job: MakeJob, tmp_path: Path, camvid_like: DataConfig) -> None:
+    assert camvid_like.root is not None
+    image = camvid_like.root / "train" / "images" / "2.png"
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"2\.png") as caught:
+        run_job(make_job(tmp_path / "strict", data=camvid_like), SilentReporter())
+    assert caught.value.exit_code == 5
+    assert caught.value.remedy is not None
+    lenient = camvid_like.model_copy(update={"skip_bad": 1})
+    job = make_job(tmp_path / "lenient", data=lenient)
+    run_job(job, SilentReporter())
+    assert json.loads((job.out / "checkpoints" / DATA_FILE).read_text())["train"] == [0, 1, 3]
+
+
+def test_the_check_is_not_repeated_until_the_files_change(tmp_path: Path, camvid_like: DataConfig) -> None:
+    def looks() -> int:
+        notes: list[str] = []
+        prepare(camvid_like, tmp_path / "out", count=False, note=notes.append)
+        return sum("checking" in note for note in notes)
+
+    assert [looks(), looks()] == [1, 0]
+    assert camvid_like.root is not None
+    mask = camvid_like.root / "train" / "masks" / "0.png"
+    cv2.imwrite(str(mask), np.zeros((48, 64), np.uint8))
+    assert [looks(), looks()] == [1, 0]
+    (tmp_path / "out" / DATA_FILE).write_text("{")
+    assert [looks(), looks()] == [1, 0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_is_never_replaced_silently() -> None:
+    with pytest.raises(EnvironmentMissing, match="sees no CUDA device"):
+        pick_device(TrainConfig(device="cuda"))
+
+
+def test_fp16_is_refused_on_a_cpu() -> None:
+    with pytest.raises(ConfigError, match="fp16"):
+        pick_device(TrainConfig(device="cpu", precision="fp16"))
+
+
+def test_a_batch_divides_over_torchruns_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigError, match="8 does not divide over 3 processes"):
+        make_fabric(TrainConfig(device="cpu", batch_size=8))
