@@ -119,7 +119,7 @@ def _with_imagenet(name: str, output_stride: int) -> nn.Module:
 
 def _load_file(encoder: nn.Module, path: Path, name: str) -> None:
     if not path.is_file():
-        raise UsageError(f"encoder_weights {path}: no such file")
+        raise UsageError(f"encoder_weights {path}: no such file", remedy="set it to none, imagenet or a .safetensors file")
     if path.suffix != ".safetensors":
         raise ArtifactError(f"encoder_weights {path}: expected a .safetensors file", remedy="convert it; pickled weights are never loaded")
     load_strictly(encoder, read_weights(path), place=f"{path}", expected=f"encoder '{name}'")

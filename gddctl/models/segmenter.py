@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import cast
 
@@ -100,8 +101,10 @@ def describe(network: NetworkConfig) -> str:
 def differences_from_paper(network: NetworkConfig) -> tuple[str, ...]:
     """Where the network is not the one the distillation papers trained, one sentence each."""
     found = []
-    if "resnet" in network.encoder:
+    if re.fullmatch(r"(tu-)?resnet\d+(\..*)?", network.encoder):
         found.append("The encoder's stem is one 7x7 convolution; the papers' ResNetV1c has three 3x3.")
+    else:
+        found.append(f"The encoder is {network.encoder}; the papers' are ResNetV1c.")
     stride = effective_stride(network)
     if stride != 8:
         found.append(f"The encoder ends at output stride {stride}; the papers' at 8.")
@@ -109,10 +112,13 @@ def differences_from_paper(network: NetworkConfig) -> tuple[str, ...]:
         found.append("The first block of a dilated stage has the stage's full dilation; the papers' has half of it.")
     match network.arch:
         case "pspnet":
-            found.append("The pooled map is fused by a 1x1 convolution of 512 channels; the papers' PSPNet-R18 by a 3x3 of 128.")
+            found.append(
+                "The pooled maps are fused by a 1x1 convolution of 512 channels and classified by a 3x3; "
+                "the papers' by a 3x3 (128 channels in students) and a 1x1."
+            )
             found.append("The branch pooled to 1x1 has no batch norm, so that one image per process can train.")
         case "deeplabv3" | "deeplabv3plus":
-            found.append("The head is 256 channels wide; the papers' students' 128.")
+            found.append("The head is 256 channels wide; the papers' is 128 in students, 512 in teachers.")
             found.append("The image-pooling branch has no batch norm, so that one image per process can train.")
             if stride != 8:
                 found.append("The dilations 12, 24, 36 are kept at every stride; the DeepLab papers scale them with it.")

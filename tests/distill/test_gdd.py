@@ -42,6 +42,7 @@ def test_the_whole_is_the_equation() -> None:
     student, teacher = feature(4), feature()
     noise = torch.randn(2, 1, 5, 7, generator=seeded())  # one field per image
     first, last = convolutions(loss)
+    assert isinstance(loss.align, nn.Conv2d)
     aligned = F.conv2d(student, loss.align.weight, loss.align.bias) + noise
     generated = F.conv2d(F.conv2d(aligned, first.weight, first.bias, padding=1).relu(), last.weight, last.bias, padding=1)
     assert loss(student, teacher).item() == pytest.approx(7.0 * channel_kl(generated, teacher, 2.0).item(), rel=1e-5)
@@ -89,7 +90,7 @@ def test_relative_noise_follows_the_features_spread_without_gradient() -> None:
     noisy = loss.with_noise(aligned)
     spread = (noisy - aligned).std(dim=(1, 2, 3)).tolist()
     assert spread == pytest.approx([0.5, 5.0], rel=0.05)
-    noisy.sum().backward()
+    torch.autograd.backward(noisy.sum())
     assert aligned.grad is not None and torch.equal(aligned.grad, torch.ones_like(aligned))
 
 
@@ -133,7 +134,7 @@ def test_diagnostics_show_the_cancelling() -> None:
 def test_gradient_is_finite_for_features_of_magnitude_1e3() -> None:
     loss = GddLoss(4, CHANNELS)
     student = (1e3 * feature(4)).requires_grad_()
-    loss(student, 1e3 * feature()).backward()
+    torch.autograd.backward(loss(student, 1e3 * feature()))
     gradients = [student.grad, *(parameter.grad for parameter in loss.parameters())]
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
 
@@ -148,7 +149,7 @@ def test_autocast_gives_a_finite_float32_loss_near_the_float32_one(dtype: torch.
         found = loss(student.to(dtype), teacher.to(dtype))
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(expected.item(), rel=0.05)  # bf16 convolutions: 8 bits of mantissa
-    found.backward()
+    torch.autograd.backward(found)
     assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in loss.parameters())
 
 

@@ -114,7 +114,7 @@ def test_gradient_is_finite_for_large_inputs_and_none_reaches_the_teacher(loss: 
     student, teacher = (1e3 * x.float() for x in pair(2, 3, 8, 8, scale=1.0))
     student.requires_grad_(), teacher.requires_grad_()
     value = loss(student, teacher, 4.0)
-    value.backward()
+    torch.autograd.backward(value)
     assert torch.isfinite(value) and student.grad is not None and torch.isfinite(student.grad).all()
     assert student.grad.abs().max() > 0
     assert teacher.grad is None
@@ -177,7 +177,7 @@ def test_nothing_labelled_is_zero_with_a_gradient(weights: Tensor | None) -> Non
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     labels = torch.full((1, 4, 4), 255)
     loss = masked_cross_entropy(logits, labels, weights)
-    loss.backward()
+    torch.autograd.backward(loss)
     assert loss.item() == 0
     assert logits.grad is not None and torch.equal(logits.grad, torch.zeros_like(logits))
     assert F.cross_entropy(logits, labels, ignore_index=255).isnan()  # what torch's own mean would have given
@@ -187,7 +187,7 @@ def test_ignored_pixels_get_no_gradient() -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     labels = torch.zeros(1, 4, 4, dtype=torch.int64)
     labels[:, 2:] = 255
-    masked_cross_entropy(logits, labels).backward()
+    torch.autograd.backward(masked_cross_entropy(logits, labels))
     assert logits.grad is not None
     assert logits.grad[:, :, 2:].abs().max() == 0 and logits.grad[:, :, :2].abs().min() > 0
 

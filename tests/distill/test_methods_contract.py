@@ -69,7 +69,7 @@ def test_terms_are_finite_scalars_that_reach_the_student(distiller: Distiller, n
     assert terms
     for term in terms.values():
         assert term.shape == () and torch.isfinite(term) and term.item() > 0
-    torch.stack(list(terms.values())).sum().backward()
+    torch.autograd.backward(torch.stack(list(terms.values())).sum())
     stem = student.get_parameter("encoder.conv1.weight").grad
     assert stem is not None and torch.isfinite(stem).all() and stem.abs().max() > 0
 
@@ -80,7 +80,7 @@ def test_the_teacher_gets_no_gradient_and_does_not_change(distiller: Distiller, 
     answers = teacher(batch())
     for feature in answers.features.values():
         feature.requires_grad_()  # even a teacher somebody forgot to freeze
-    sum(distiller(student(batch().images), answers).values(), torch.zeros(())).backward()
+    torch.autograd.backward(sum(distiller(student(batch().images), answers).values(), torch.zeros(())))
     assert all(feature.grad is None for feature in answers.features.values())
     assert all(parameter.grad is None for parameter in teacher.model.parameters())
     after = teacher.model.state_dict()
@@ -101,7 +101,7 @@ def test_the_students_state_dict_is_unchanged(distiller: GddDistiller, networks:
 def test_same_seed_same_loss(distiller: Distiller, networks: tuple[Segmenter, FrozenTeacher]) -> None:
     student, teacher = networks
     student.eval()
-    found = []
+    found: list[dict[str, float]] = []
     for seed in (5, 5, 6):
         torch.manual_seed(seed)
         found.append({name: term.item() for name, term in distiller(student(batch().images), teacher(batch())).items()})
@@ -113,7 +113,7 @@ def test_same_seed_same_loss(distiller: Distiller, networks: tuple[Segmenter, Fr
 def test_a_given_generator_draws_everything(networks: tuple[Segmenter, FrozenTeacher]) -> None:
     student, teacher = networks
     student.eval()
-    found = []
+    found: list[float] = []
     for state in (torch.Generator().manual_seed(9), torch.Generator().manual_seed(9)):
         torch.manual_seed(0)
         built = build_distiller(Gdd(), student.feature_channels, teacher.feature_channels, generator=state)
@@ -130,7 +130,7 @@ def test_every_trainable_parameter_changes_after_one_step(distiller: Distiller, 
     assert parameters
     before = [parameter.detach().clone() for parameter in parameters]
     optimiser = torch.optim.SGD(parameters, lr=LR, weight_decay=WEIGHT_DECAY)
-    sum(distiller(student(batch().images), teacher(batch())).values(), torch.zeros(())).backward()
+    torch.autograd.backward(sum(distiller(student(batch().images), teacher(batch())).values(), torch.zeros(())))
     assert all(parameter.grad is not None for parameter in parameters)
     optimiser.step()
     assert all(not torch.equal(old, new) for old, new in zip(before, parameters, strict=True))

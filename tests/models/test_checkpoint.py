@@ -77,6 +77,13 @@ def test_keys_are_those_of_a_fresh_plain_student(bundle: Path) -> None:
     assert load_file(bundle / WEIGHTS_NAME).keys() == build_segmenter(NETWORK, 3, aux=False).state_dict().keys()
 
 
+def test_same_weights_same_bytes_whatever_their_memory_format(model: Segmenter, bundle: Path, tmp_path: Path) -> None:
+    model.to(memory_format=torch.channels_last)
+    save_bundle(tmp_path / "again", model, card())
+    model.to(memory_format=torch.contiguous_format)
+    assert (tmp_path / "again" / WEIGHTS_NAME).read_bytes() == (bundle / WEIGHTS_NAME).read_bytes()
+
+
 def test_loading_never_fetches_encoder_weights(model: Segmenter, tmp_path: Path) -> None:
     gone = NETWORK.model_copy(update={"encoder_weights": tmp_path / "gone.safetensors"})
     save_bundle(tmp_path / "student", model, card(network=gone))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gddctl.core.config.load import load_config
 from gddctl.core.config.sections import NetworkConfig
 from gddctl.core.errors import ArtifactError, ConfigError, EnvironmentMissing, UsageError
 from gddctl.models.encoder import build_encoder
@@ -62,6 +63,13 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     save_file(source.state_dict(), file)
     loaded = build_encoder(NetworkConfig(encoder_weights=file), 16).state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in source.state_dict().items())
+
+
+def test_a_configs_weight_file_lies_relative_to_the_config(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("teacher: {encoder_weights: here.safetensors}\nstudent: {encoder_weights: imagenet}\n")
+    config = load_config(tmp_path / "run.yaml")
+    assert config.teacher.encoder_weights == tmp_path / "here.safetensors"
+    assert config.student.encoder_weights == "imagenet"
 
 
 def test_weights_of_another_encoder_are_refused(tmp_path: Path) -> None:

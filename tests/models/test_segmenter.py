@@ -107,3 +107,11 @@ def test_names_and_differences(arch: Architecture) -> None:
     sentences = differences_from_paper(network(arch, 16))
     assert sentences and all(sentence.endswith(".") for sentence in sentences)
     assert any("output stride" in sentence for sentence in sentences)
+
+
+def test_the_stem_is_named_only_where_it_is_a_plain_resnets() -> None:
+    def mentions_stem(encoder: str) -> bool:
+        return any("stem" in sentence for sentence in differences_from_paper(NetworkConfig(encoder=encoder)))
+
+    assert mentions_stem("resnet101") and mentions_stem("tu-resnet50.a1_in1k")
+    assert not mentions_stem("tu-resnet50d") and not mentions_stem("mobilenet_v2")

@@ -35,5 +35,5 @@ def test_its_answers_may_stand_in_a_loss() -> None:
     # inference_mode tensors may not be saved for a backward pass; no_grad ones may.
     outputs = FrozenTeacher(build_segmenter(NetworkConfig(output_stride=32), 3, aux=False))(batch())
     scale = torch.ones(1, requires_grad=True)
-    (scale * outputs.logits).sum().backward()
+    torch.autograd.backward((scale * outputs.logits).sum())
     assert scale.grad is not None

@@ -125,13 +125,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
-_PATH_KEYS = (("data", "root"), ("teacher", "bundle"), ("student", "init"))
+_PATH_KEYS = (("data", "root"), ("teacher", "bundle"), ("teacher", "encoder_weights"), ("student", "init"), ("student", "encoder_weights"))
+_NO_PATHS = ("none", "imagenet")  # what encoder_weights may say instead of a path
 
 
 def _rebase(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     for section, key in _PATH_KEYS:
         inner = settings.get(section)
-        if isinstance(inner, dict) and isinstance(inner.get(key), str):
+        if isinstance(inner, dict) and isinstance(inner.get(key), str) and not (key == "encoder_weights" and inner[key] in _NO_PATHS):
             settings = {**settings, section: {**inner, key: str((folder / _expand(inner[key], f"{section}.{key}")).resolve())}}
     return settings
 
