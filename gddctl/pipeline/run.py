@@ -16,6 +16,7 @@ from gddctl.core.artifact.manifest import artifact_name, identity_of
 from gddctl.core.config.load import digest_of, to_settings
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.files import atomic_folder, read_json, write_json
+from gddctl.core.lazy import require
 from gddctl.core.reports.evaluation import EVAL_SCHEMA
 from gddctl.core.reports.parity import ParityReport
 from gddctl.core.workspace import hold
@@ -26,6 +27,7 @@ from gddctl.pipeline.judging import bench_images, counter, evaluate_on, rung_of
 from gddctl.pipeline.pictures import draw
 from gddctl.pipeline.summary import Summary, summarise
 from gddctl.pipeline.training import do_job, job_of
+from gddctl.report.page import write_report
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +65,22 @@ def run_all(config: RunConfig, out: Path, *, force: bool = False) -> Summary:
     Raises:
         UsageError: the folder belongs to another run, or is in use.
     """
+    _preflight()
     with hold(out):
         if folders.prepare(out, config, force=force):
             log.info("going on in %s", out)
         for make in _stages(config, out):
             _do(out, make())
-        from gddctl.report.page import write_report
-
         report = write_report(out)
     return summarise(out, report)
+
+
+def _preflight() -> None:
+    """Everything a run will need is looked for before it starts, not after an hour of training."""
+    require("torch", extra="train", why="training")
+    require("onnx", extra="export", why="exporting")
+    require("onnxruntime", extra="cpu", why="running exported files")
+    require("jinja2", extra="report", why="writing report.html")
 
 
 def _do(out: Path, stage: Stage) -> None:
