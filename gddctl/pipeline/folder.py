@@ -24,7 +24,8 @@ from gddctl.core.workspace import claim
 LEDGER = "stages.json"
 _PACKAGES = (
     "torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning-fabric", "albumentations", "onnx", "onnxscript",
-    "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless", "pillow", "pydantic", "safetensors", "tensorrt", "tensorrt_rtx_cu13_libs",
+    "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python-headless", "pillow", "pydantic", "safetensors",
+    "tensorrt", "tensorrt_rtx_cu13_libs",
 )  # fmt: skip
 
 

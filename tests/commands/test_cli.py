@@ -144,8 +144,10 @@ def test_distill_needs_no_file(tiny_run: Run, cli: Cli, tmp_path: Path) -> None:
     cli("data", "synth", tmp_path / "street", "--train", "6", "--val", "3", "--height", "60", "--width", "80")
     done = cli(
         "distill", "--data", tmp_path / "street", "--teacher", tiny_run.folder / "teacher", "--student", "pspnet-resnet18-s32",
-        "--method", "gdd", "--iterations", "2", "--batch-size", "2", "--device", "cpu", "--seed", "3", "--init", tiny_run.folder / "baseline",
-        "--set", "train.crop=[48, 64]", "--set", "train.workers=0", "--set", "distill.method.weight=1.0", "--out", tmp_path / "out", "--json",
+        "--method", "gdd", "--iterations", "2", "--batch-size", "2", "--device", "cpu", "--seed", "3",
+        "--init", tiny_run.folder / "baseline",
+        "--set", "train.crop=[48, 64]", "--set", "train.workers=0", "--set", "distill.method.weight=1.0",
+        "--out", tmp_path / "out", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
     card = done.json["card"]
