@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from gddctl.core.artifact.info import ModelInfo
-from gddctl.core.artifact.manifest import Artifact, verify_file
+from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import atomic_path
 from gddctl.core.lazy import require
 from gddctl.data.preprocess import gain_and_shift
 from gddctl.export.census import census_of
-from gddctl.export.graph_file import check_graph, load_model, save_model
+from gddctl.export.graph_file import check_graph, load_artifact, save_model
 
 
 def to_deploy(logits: Artifact, out: Path) -> Artifact:
@@ -28,8 +28,7 @@ def to_deploy(logits: Artifact, out: Path) -> Artifact:
     """
     if logits.info.graph != "logits":
         raise ArtifactError(f"{logits.path}: already a deploy graph", remedy="give the logits file of the same student")
-    verify_file(logits.path)
-    model = load_model(logits.path)
+    model = load_artifact(logits)
     info = logits.info.model_copy(update={"graph": "deploy", "parent_sha256": logits.sha256})
     _prepend_normalisation(model.graph, info)
     _append_argmax(model.graph, info)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gddctl.core.lazy import require
+from gddctl.export.simplify import copies, drop_unread
 
 MAX_SHARE = 0.8  # of products that read the map, not padding; above it the extra nodes cost what they save (measured on AVX512-VNNI)
 
@@ -116,8 +117,8 @@ def _rewrite(onnx: Any, graph: Any, site: _Site, rows: list[Stretch], columns: l
         lines += regions
     new.nodes.append(helper.make_node("Concat", lines, [site.sink.output[0]], name=f"{base}_whole", axis=2))
     _replace(graph, {node.output[0] for node in (site.conv, site.relu, site.sink) if node is not None}, new.nodes)
-    _drop_unread(graph, site.weight)
     graph.initializer.extend(new.constants.values())
+    drop_unread(graph)  # the whole weight: regions carry their own taps
 
 
 class _Part:
@@ -177,25 +178,3 @@ def _replace(graph: Any, old: set[str], new: list[Any]) -> None:
     before = [node for node in nodes[:place] if node.output[0] not in old]
     del graph.node[:]
     graph.node.extend([*before, *new, *nodes[place + 1 :]])
-
-
-def _drop_unread(graph: Any, weight: Any) -> None:
-    """Remove the whole weight and its DQ, now that regions carry their own taps."""
-    name, code = weight.output[0], weight.input[0]
-    if any(name in node.input for node in graph.node):
-        return
-    nodes = [node for node in copies(graph.node) if node.output[0] != name]
-    constants = [item for item in copies(graph.initializer) if item.name != code]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(constants)
-
-
-def copies(messages: Any) -> list[Any]:
-    """Copies that outlive the clearing of the list they stand in."""
-    result = []
-    for message in messages:
-        copy = type(message)()
-        copy.CopyFrom(message)
-        result.append(copy)
-    return result

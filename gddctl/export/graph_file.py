@@ -6,11 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from gddctl.core.artifact.info import ModelInfo, flat_metadata
+from gddctl.core.artifact.manifest import Artifact
+from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
 from gddctl.core.lazy import require
 
 MAX_IR = 10  # what opset 20 to 22 needs, and the newest that JetPack 6's and older runtimes read
 MAX_NODES = 1500  # a student has 65 to 120, its INT8 form 400; adaptive pooling left in alone brings 700
+
+
+def load_artifact(artifact: Artifact) -> Any:
+    """The ``ModelProto`` of an artifact, once its bytes are those that its lineage names.
+
+    Raises:
+        ArtifactError: the file was changed since, or is gone.
+    """
+    if not artifact.path.is_file() or sha256_file(artifact.path) != artifact.sha256:
+        raise ArtifactError(f"{artifact.path}: gone, or changed since it was made ({artifact.sha256[:12]}…)", remedy="export it again")
+    return load_model(artifact.path)
 
 
 def load_model(path: Path) -> Any:

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from gddctl.core.artifact.manifest import Artifact, verify_file
+from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import atomic_path
 from gddctl.core.lazy import require
 from gddctl.export.calibration.record import CalibrationRecord, preprocess_sha256
 from gddctl.export.census import census_of, check_int8
-from gddctl.export.dilation import copies, trim_padding
-from gddctl.export.graph_file import check_graph, load_model, save_model
+from gddctl.export.dilation import trim_padding
+from gddctl.export.graph_file import check_graph, load_artifact, save_model
 from gddctl.export.onnx_ops import choice_of
+from gddctl.export.simplify import copies
 from gddctl.quant.choice import Choice
 from gddctl.quant.scheme import (
     Affine,
@@ -44,10 +45,9 @@ def quantize_for_cpu(fp32: Artifact, record: CalibrationRecord, out: Path, *, sc
         ArtifactError: record and graph do not belong together, or the result's convolutions are not INT8.
     """
     _check_pair(fp32, record)
-    verify_file(fp32.path)
     cpu = this_cpu()
     scheme = scheme or cpu_scheme(x86=cpu.is_x86, saturates=cpu.int8_saturates)
-    model = load_model(fp32.path)
+    model = load_artifact(fp32)
     insert_qdq(model, choice_of(model), record, scheme)
     check_int8(census_of(model), str(out))  # before the cutting below multiplies the integer convolutions
     trim_padding(model)

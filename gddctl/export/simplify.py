@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gddctl.core.lazy import require
 
 
 def simplify(model: Any) -> None:
-    """In place: global means as GlobalAveragePool; source lines, scopes and paths that the exporter notes on nodes removed."""
+    """In place: global means as GlobalAveragePool, the batch size of every Resize read off the image, the exporter's notes removed.
+
+    A Resize whose size is read off its own input gives that input a second reader, which keeps runtimes from fusing what makes it.
+    """
     onnx = require("onnx", extra="export", why="exporting a bundle")
     constants = {item.name: item for item in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "ReduceMean" and _over_the_map(onnx, node, constants):
             node.op_type = "GlobalAveragePool"
             del node.input[1:], node.attribute[:]
-    read = {name for node in model.graph.node for name in node.input}
-    kept = [item for item in constants.values() if item.name in read]
-    if len(kept) < len(constants):
-        copies = [onnx.TensorProto.FromString(item.SerializeToString()) for item in kept]
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(copies)
+    _size_from_image(onnx, model)
+    drop_unread(model.graph)
     strip_notes(model)
 
 
@@ -34,9 +35,52 @@ def strip_notes(model: Any) -> None:
         del item.metadata_props[:]
 
 
+def drop_unread(graph: Any) -> None:
+    """Remove nodes and constants that no output depends on."""
+    wanted, kept = {item.name for item in graph.output}, []
+    for node in reversed(copies(graph.node)):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    constants = [item for item in copies(graph.initializer) if item.name in wanted]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
+
+
+def copies(messages: Any) -> list[Any]:
+    """Copies that outlive the clearing of the list they stand in."""
+    result = []
+    for message in messages:
+        copy = type(message)()
+        copy.CopyFrom(message)
+        result.append(copy)
+    return result
+
+
 def _over_the_map(onnx: Any, node: Any, constants: dict[str, Any]) -> bool:
     """Whether a ReduceMean averages height and width and keeps both as 1."""
     attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
     if attributes.get("keepdims", 1) != 1 or len(node.input) != 2 or node.input[1] not in constants:
         return False
     return sorted(int(axis) % 4 for axis in onnx.numpy_helper.to_array(constants[node.input[1]]).reshape(-1)) == [2, 3]
+
+
+def _size_from_image(onnx: Any, model: Any) -> None:
+    """Size of each Resize: the image's batch, then the channels, height and width that are fixed anyway."""
+    graph, helper = model.graph, onnx.helper
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in (*inferred.value_info, *inferred.output)}
+    nodes, found = [], False
+    for node in copies(graph.node):
+        fixed = shapes.get(node.output[0], [])[1:]
+        if node.op_type == "Resize" and len(node.input) == 4 and len(fixed) == 3 and all(fixed):
+            name, found = f"{node.output[0]}_size", True
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(fixed, np.int64), f"{name}_fixed"))
+            nodes.append(helper.make_node("Concat", ["image_batch", f"{name}_fixed"], [name], name=name, axis=0))
+            node.input[3] = name
+        nodes.append(node)
+    if found:
+        nodes.insert(0, helper.make_node("Shape", ["image"], ["image_batch"], name="image_batch", start=0, end=1))
+    del graph.node[:]
+    graph.node.extend(nodes)

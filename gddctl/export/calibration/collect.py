@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.artifact.info import ModelInfo
-from gddctl.core.artifact.manifest import Artifact, verify_file
+from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.config.sections import CalibrationConfig
 from gddctl.core.errors import ArtifactError, DataError
 from gddctl.core.lazy import require
 from gddctl.data.dataset import SegDataset
 from gddctl.data.preprocess import normalise, resize_image
 from gddctl.export.calibration.record import CalibrationImage, CalibrationRecord, preprocess_sha256
-from gddctl.export.graph_file import load_model
+from gddctl.export.graph_file import load_artifact
 from gddctl.export.onnx_ops import choice_of
 from gddctl.runtime.cpu import usable_cores
 
@@ -50,7 +50,6 @@ def calibrate(
     """
     if fp32.info.graph != "logits" or fp32.info.precision != "fp32":
         raise ArtifactError(f"{fp32.path}: calibration watches an fp32 logits graph, this is {fp32.info.precision} {fp32.info.graph}")
-    verify_file(fp32.path)
     chosen = choose_images(len(dataset), config.images, config.seed)
     images = tuple(CalibrationImage(dataset.name(index), dataset.content_sha256(index)) for index in chosen)
     _refuse_overlap(images, held_out)
@@ -93,7 +92,7 @@ class MinMaxWatcher:
     def __init__(self, fp32: Artifact) -> None:
         self._path = fp32.path
         ort = require("onnxruntime", extra="cpu", why="calibrating")
-        model = load_model(fp32.path)
+        model = load_artifact(fp32)
         self._names = choice_of(model).tensors
         options = ort.SessionOptions()
         options.log_severity_level = 4  # fatal only: what matters reaches us as exceptions
