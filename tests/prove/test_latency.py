@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ import pytest
 from gddctl.core.config.sections import BenchConfig
 from gddctl.core.errors import ArtifactError, RunFailed, UsageError
 from gddctl.core.reports.latency import LatencyReport
-from gddctl.prove.latency import bench, fixed_image
+from gddctl.prove.latency import _take_turns, bench, fixed_image
 from gddctl.prove.latency_channel import WorkerChannel
 from gddctl.prove.sampling import summarise
 
 QUICK = BenchConfig(threads=1, samples=30, seconds=0.0, rounds=3)
-PATIENCE = 20.0  # seconds that a killed process may take to go on a busy machine
+BUSY = 4.0  # seconds of CPU that only measuring takes: starting up takes one
+PATIENCE = 60.0  # seconds that a killed process may take to go on a busy machine
 
 
 def children(parent: int) -> list[int]:
@@ -138,6 +140,21 @@ def test_errors_of_opening_keep_their_kind(pair: list[Path], tmp_path: Path) -> 
     assert children(os.getpid()) == []
 
 
+def test_an_interrupt_of_the_whole_group_leaves_the_end_to_the_parent(pair: list[Path]) -> None:
+    with WorkerChannel(pair[0], threads=1) as channel:
+        for _ in range(2):
+            with pytest.raises(UsageError, match="gone"):
+                channel.ask("open", path="gone.onnx", device="cpu", threads=1, batch=1, images="none")
+            os.kill(channel.pid, signal.SIGINT)
+
+
+def test_every_round_starts_with_another() -> None:
+    order: list[str] = []
+    entries = [SimpleNamespace(turn=lambda _, name=name: order.append(name)) for name in "abc"]
+    _take_turns(entries, BenchConfig(rounds=4), None)  # type: ignore[arg-type]
+    assert "".join(order) == "abcbcacababc"
+
+
 def test_children_die_with_a_killed_parent(pair: list[Path]) -> None:
     code = (
         "import sys; from pathlib import Path; from gddctl.prove.latency import bench; from gddctl.core.config.sections import BenchConfig;"
@@ -149,7 +166,9 @@ def test_children_die_with_a_killed_parent(pair: list[Path]) -> None:
         while len(found := children(parent.pid)) < 2 and time.monotonic() < end:
             time.sleep(0.05)
         assert len(found) == 2
-        time.sleep(1.0)  # well inside warm-up
+        while max(map(cpu_seconds, found)) < BUSY and time.monotonic() < end:
+            time.sleep(0.05)
+        assert max(map(cpu_seconds, found)) >= BUSY  # one is inside its turn of 100 s, and reads no end of its input
     finally:
         parent.kill()
         parent.wait()
