@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gddctl.commands.flags import BatchSize, Data, Device, Devices, Iterations, LayoutFlag, PrecisionFlag, Seed, TimeLimit
+from gddctl.commands.flags import BatchSize, Data, Device, Devices, Iterations, LayoutFlag, PrecisionFlag, Seed, SkipBad, TimeLimit
 from gddctl.commands.output import Force, Json, Output, Quiet, Set, Verbose, percent
 
 
@@ -33,6 +33,7 @@ def distill(
     devices: Devices = None,
     precision: PrecisionFlag = None,
     seed: Seed = None,
+    skip_bad: SkipBad = None,
     init: Annotated[Path | None, typer.Option("--init", help="Bundle of a student to start from.")] = None,
     set_: Set = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME.")] = None,
@@ -48,7 +49,7 @@ def distill(
 
     flags = Flags(
         data=data, layout=layout, teacher=teacher, student=student, method=method, iterations=iterations, time_limit=time_limit,
-        batch_size=batch_size, device=device, devices=devices, precision=precision, seed=seed, init=init,
+        batch_size=batch_size, device=device, devices=devices, precision=precision, seed=seed, init=init, skip_bad=skip_bad,
     )  # fmt: skip
     settings = resolve(config, set_ or (), flags)
     folder = out or default_out(settings)

@@ -51,4 +51,7 @@ Device = Annotated[DeviceName | None, typer.Option("--device")]
 RunDevice = Annotated[RunDeviceName, typer.Option("--device")]
 Devices = Annotated[int | None, typer.Option("--devices", min=1, help="Processes (CPU) or GPUs.")]
 PrecisionFlag = Annotated[PrecisionName | None, typer.Option("--precision")]
+SkipBad = Annotated[
+    int | None, typer.Option("--skip-bad", min=0, metavar="N", help="Train although up to N pairs are bad, leaving them out.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", min=0)]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gddctl.commands.flags import BatchSize, Data, Device, Devices, Iterations, LayoutFlag, PrecisionFlag, Seed, TimeLimit
+from gddctl.commands.flags import BatchSize, Data, Device, Devices, Iterations, LayoutFlag, PrecisionFlag, Seed, SkipBad, TimeLimit
 from gddctl.commands.output import Force, Json, Output, Quiet, Set, Verbose, percent
 
 
@@ -31,6 +31,7 @@ def train(
     devices: Devices = None,
     precision: PrecisionFlag = None,
     seed: Seed = None,
+    skip_bad: SkipBad = None,
     set_: Set = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME.")] = None,
     force: Force = False,
@@ -45,7 +46,7 @@ def train(
 
     flags = Flags(
         data=data, layout=layout, iterations=iterations, time_limit=time_limit, batch_size=batch_size, device=device, devices=devices,
-        precision=precision, seed=seed,
+        precision=precision, seed=seed, skip_bad=skip_bad,
     )  # fmt: skip
     settings = resolve(config, set_ or (), flags)
     folder = out or default_out(settings)

@@ -37,6 +37,7 @@ class Flags:
     precision: Enum | None = None
     seed: int | None = None
     init: Path | None = None
+    skip_bad: int | None = None
 
 
 def resolve(config: Path | None, overrides: Sequence[str], flags: Flags | None = None) -> RunConfig:
@@ -104,6 +105,7 @@ def _flag_settings(flags: Flags) -> dict[str, Any]:
         put("data", "layout", flags.layout or detect_layout(flags.data))
     else:
         put("data", "layout", flags.layout)
+    put("data", "skip_bad", flags.skip_bad)
     put("teacher", "bundle", flags.teacher)
     if flags.student is not None:
         value["student"] = parse_network(flags.student)
