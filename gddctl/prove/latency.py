@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -89,6 +90,7 @@ class _Entry:
     channel: WorkerChannel
     described: dict[str, Any] = field(default_factory=dict)
     warmup_samples: int = 0
+    started: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M %z"))
     stable: bool = False
     call_seconds: float = 0.0  # of one call, as warm-up left it
     turns: list[NDArray[np.float64]] = field(default_factory=list)  # ms of inference, per turn
@@ -137,7 +139,7 @@ class _Entry:
             preprocess_p50_ms=float(np.median(self.preprocess)),
             rounds_p50_ms=tuple(float(np.median(turn)) for turn in self.turns),
             miou=mious.get(said["sha256"]),
-            environment={**said["environment"], "warm_up": "stable" if self.stable else "ended by time, not stable within 2 %"},
+            environment={**said["environment"], "warm_up": "stable" if self.stable else "ended by time", "measured": self.started},
         )
 
 

@@ -62,8 +62,8 @@ def _measures(rung: Rung) -> Iterator[Measure]:
     yield Measure("Cosine", MISSING if rung.cosine is None else f"{rung.cosine:.6f}", "", True)
     most, found = limits.max_abs_diff, rung.max_abs_diff
     limit = "" if most is None or found is None else f"≤ {scientific(most)}"
-    yield Measure("Max\u00a0|Δ|", scientific(found), limit, most is None or found is None or found <= most)
-    yield Measure("p99.9\u00a0|Δ|", scientific(rung.p999_abs_diff), "", True)
+    yield Measure("Max\u00a0|\u2060Δ|", scientific(found), limit, most is None or found is None or found <= most)
+    yield Measure("p99.9\u00a0|\u2060Δ\u2060|", scientific(rung.p999_abs_diff), "", True)
     yield Measure("NaN, Inf", str(rung.nan), "0", rung.nan == 0)
 
 

@@ -12,7 +12,7 @@ from gddctl.report.inputs import RunFiles
 from gddctl.report.timing import Timed, distribution_figure, scatter_figure
 from gddctl.report.wording import milliseconds, model_title, percent
 
-UNSTEADY = 0.1  # coefficient of variation above which the page warns; trtexec warns at 0.025 on an idle GPU
+UNSTEADY = 0.1  # share of the mean, or between turns, above which the page warns; trtexec warns at 0.025 on an idle GPU
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Speed:
     environment: tuple[tuple[str, str], ...]
     batch: int
     input_size: tuple[int, int]
-    warnings: tuple[str, ...]
+    warning: str
 
 
 def speed(run: RunFiles) -> Speed | None:
@@ -66,7 +66,7 @@ def speed(run: RunFiles) -> Speed | None:
         environment=_environment(rows),
         batch=rows[0].batch,
         input_size=rows[0].input_size,
-        warnings=_warnings(rows, titles),
+        warning=_warning(rows, titles),
     )
 
 
@@ -95,12 +95,15 @@ def _environment(rows: tuple[LatencyRow, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((key.replace("_", " "), " / ".join(values)) for key, values in found.items())
 
 
-def _warnings(rows: tuple[LatencyRow, ...], titles: list[str]) -> tuple[str, ...]:
-    words = []
+def _warning(rows: tuple[LatencyRow, ...], titles: list[str]) -> str:
+    """One sentence about the rows that other work on the machine seems to have disturbed; "" when all are steady."""
+    unsteady = []
     for row, title in zip(rows, titles, strict=True):
-        if row.cv > UNSTEADY:
-            words.append(f"{title}: samples vary by {100 * row.cv:.0f} % of their mean; other work on the machine may be among them.")
-        if row.rounds_p50_ms and max(row.rounds_p50_ms) > 1.1 * min(row.rounds_p50_ms):
-            turns = ", ".join(map(milliseconds, row.rounds_p50_ms))
-            words.append(f"{title}: the medians of its turns are more than 10 % apart ({turns} ms).")
-    return tuple(words)
+        low, high = min(row.rounds_p50_ms, default=0.0), max(row.rounds_p50_ms, default=0.0)
+        if row.cv > UNSTEADY or high > (1 + UNSTEADY) * low:
+            unsteady.append(f"{title} (samples ±{100 * row.cv:.0f} %, medians of turns {milliseconds(low)} to {milliseconds(high)} ms)")
+    if not unsteady:
+        return ""
+    load = rows[0].environment.get("load_before")
+    busy = f"; the load average was {load} before the start" if load else ""
+    return f"Not steady, as if other work shared the machine{busy}: {'; '.join(unsteady)}."
