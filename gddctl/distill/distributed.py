@@ -28,7 +28,7 @@ def spawn(job: TrainJob, reporter: Reporter) -> Path:
     """Train with ``job.train.devices`` processes on this machine; returns the bundle's folder.
 
     The processes are torchrun's, in a session of their own: Ctrl-C reaches them only through this process, which hands
-    SIGINT and SIGTERM on and waits for their checkpoint. A second signal ends them at once.
+    SIGINT and SIGTERM on (both as SIGINT) and waits for their checkpoint. A second signal ends them at once.
 
     Raises:
         GddctlError: what the first failing process raised.
@@ -51,6 +51,8 @@ def spawn(job: TrainJob, reporter: Reporter) -> Path:
             if child.poll() is None:
                 child.kill()  # its processes end with it
                 child.wait()
+            if child.stdout is not None:
+                child.stdout.close()
             reporter.end()
     if code != 0:
         raise _failure(job, failures, tail, code, asked=bool(asked))
@@ -79,7 +81,7 @@ def _signals_to(child: subprocess.Popen[str]) -> Iterator[list[int]]:
     asked: list[int] = []
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        child.send_signal(number if not asked else signal.SIGKILL)
+        child.send_signal(signal.SIGKILL if asked else signal.SIGINT)
         asked.append(number)
 
     before = {}

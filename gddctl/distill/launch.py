@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Sequence
 
 from gddctl.distill.lifeline import end_with_parent
 
 AGENT = "GDDCTL_AGENT"  # environment: process id of the launcher
+
+
+def stop_signals() -> Sequence[signal.Signals]:
+    """What asks a training process to stop with a checkpoint.
+
+    Under our launcher that is SIGINT alone: SIGTERM is how torchrun ends the others when one has failed, and is obeyed at once.
+    """
+    return (signal.SIGINT,) if AGENT in os.environ else (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from gddctl.core.errors import Interrupted
 from gddctl.distill.agree import Agreement, Verdict
 from gddctl.distill.assemble import Parts
 from gddctl.distill.job import TrainJob
+from gddctl.distill.launch import stop_signals
 from gddctl.distill.methods.protocol import Distiller
 from gddctl.distill.pace import Pace
 from gddctl.distill.progress import Reporter, StepReport
@@ -69,7 +70,7 @@ class Loop:
         """
         source = self._parts.batches.run(self._position.step, self._train.iterations)
         self._parts.wrapped.train()
-        with closing(source), StopRequest() as stop:
+        with closing(source), StopRequest(stop_signals()) as stop:
             while True:
                 if self._validation_due():
                     self._validate(stop)
@@ -190,9 +191,9 @@ class Loop:
         position = self._position
         position.seconds = self._seconds()
         position.sums, position.summed_steps = dict(self._pace.sums), self._pace.steps
+        parts = snapshot(self._parts)
+        require_finite(parts, position.step)  # in every process: all stop alike
         if self._records is not None:
-            parts = snapshot(self._parts)
-            require_finite(parts, position.step)
             position.scaler = dict(self._fabric.strategy.precision.state_dict())
             position.metrics_offset = self._records.settle()
             self._checkpoints.save(position, parts, self._job.identity())

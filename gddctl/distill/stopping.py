@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BOTH = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Within its block the first signal only sets :attr:`asked`; a second one ends the process as it would have without us."""
+    """Within its block the first signal only sets :attr:`asked`; a second one ends the process as it would have without us.
 
-    def __init__(self) -> None:
+    Args:
+        signals: those that ask to stop.
+    """
+
+    def __init__(self, signals: Sequence[signal.Signals] = BOTH) -> None:
         self.asked = False
+        self._signals = signals
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other
-            for number in _SIGNALS:
+            for number in self._signals:
                 self._before[number] = signal.signal(number, self._remember)
         return self
 
