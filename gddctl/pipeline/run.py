@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gddctl.core.artifact.card import Role, is_bundle
+from gddctl.core.artifact.card import Role
 from gddctl.core.artifact.manifest import artifact_name, identity_of
 from gddctl.core.config.load import digest_of, to_settings
 from gddctl.core.config.sections import RunConfig
@@ -134,8 +134,7 @@ def _training(config: RunConfig, out: Path, role: Role) -> Stage:
         )
     # The student's teacher is the copy in this folder, so that the folder holds everything the student came from.
     inside = config.model_copy(update={"teacher": config.teacher.model_copy(update={"bundle": None})})
-    job = job_of(inside, out, role) if role != "student" or is_bundle(out / "teacher") else None
-    assert job is not None, "the teacher's stage comes first"
+    job = job_of(inside, out, role).model_copy(update={"config_digest": digest_of(config)})
     inputs: dict[str, Any] = {**job.identity(), "teacher": identity_of(job.teacher) if job.teacher else None}
     inputs["init"] = identity_of(job.init) if job.init else None
     return Stage(role, _WHAT[role], inputs, (role,), lambda: log.info("%s: mIoU %s", role, do_job(job).miou))
