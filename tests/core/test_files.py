@@ -65,7 +65,11 @@ def test_json_refuses_nan_and_names_broken_files(tmp_path: Path) -> None:
 
 def test_a_held_folder_is_refused_to_others_and_freed_by_death(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    script = f"import sys, pathlib, gddctl.core.workspace as w\nwith w.hold(pathlib.Path({str(folder)!r})):\n    print('held', flush=True); sys.stdin.read()"
+    script = (
+        "import sys, pathlib, gddctl.core.workspace as w\n"
+        f"with w.hold(pathlib.Path({str(folder)!r})):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None and child.stdout.readline() == "held\n"
         with pytest.raises(UsageError, match=f"in use by another gddctl \\(process {child.pid}\\)"), hold(folder):

@@ -67,9 +67,9 @@ def test_an_eval_report_names_absent_classes_and_round_trips() -> None:
 
 def test_a_latency_report_round_trips() -> None:
     row = LatencyRow(
-        model="m", sha256="0", backend="b", graph="logits", precision="fp32", target="any", batch=1, input_size=(8, 16), p50_ms=1.0, p90_ms=2.0,
-        p95_ms=3.0, p99_ms=4.0, mean_ms=2.0, std_ms=0.5, min_ms=0.9, samples=5, warmup_samples=2, preprocess_p50_ms=0.1,
-        rounds_p50_ms=(1.0, 1.1), miou=None, environment={"threads": "2"},
+        model="m", sha256="0", backend="b", graph="logits", precision="fp32", target="any", batch=1, input_size=(8, 16),
+        p50_ms=1.0, p90_ms=2.0, p95_ms=3.0, p99_ms=4.0, mean_ms=2.0, std_ms=0.5, min_ms=0.9, samples=5, warmup_samples=2,
+        preprocess_p50_ms=0.1, rounds_p50_ms=(1.0, 1.1), miou=None, environment={"threads": "2"},
     )  # fmt: skip
     report = LatencyReport((row,), raw_file="x.npz")
     assert row.cv == 0.25
