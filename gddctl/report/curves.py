@@ -71,8 +71,13 @@ def pace_of(records: Sequence[Mapping[str, Any]], stage: str) -> tuple[float | N
 
 
 def _terms(records: Sequence[Mapping[str, Any]], stage: str) -> list[str]:
-    names = dict.fromkeys(name for record in records if record["stage"] == stage for name in record if name not in _NOT_TERMS)
+    names = dict.fromkeys(name for record in records if record["stage"] == stage for name in record if _is_term(name))
     return sorted(names, key=lambda name: name != "loss")
+
+
+def _is_term(name: str) -> bool:
+    """A part of the loss; names with a slash are a method's diagnostics, of other magnitudes."""
+    return name not in _NOT_TERMS and "/" not in name
 
 
 def _values(records: Sequence[Mapping[str, Any]], stage: str, name: str) -> list[tuple[float, float]]:

@@ -52,7 +52,10 @@ def lineage(run: RunFiles) -> tuple[Link, ...]:
 
 def trainings(run: RunFiles) -> tuple[Training, ...]:
     """One entry per bundle."""
-    return tuple(Training(role, network_title(card), tuple(_facts(card)), card.differs_from_paper) for role, card in run.cards.items())
+    return tuple(
+        Training(role, network_title(card), tuple(_facts(card)), tuple(words.strip().rstrip(".") for words in card.differs_from_paper))
+        for role, card in run.cards.items()
+    )
 
 
 def recipe(run: RunFiles) -> Recipe:
@@ -95,7 +98,7 @@ def _link(row: Mapping[str, Any], depth: int) -> Link:
     what = f"{row.get('graph')} graph, {str(row.get('precision')).upper()}, for {row.get('target')}"
     calibration = row.get("calibration_sha256")
     census = row.get("census") or {}
-    holds = [f"{name} {count}" for name, count in sorted(census.items())]
+    holds = [f"{name} {count}" for name, count in sorted(census.items()) if count]
     if calibration:
         holds.append(f"calibration {str(calibration)[:12]}")
     return Link(depth, str(row["file"]), what, str(row["sha256"]), megabytes(row.get("bytes")), ", ".join(holds))

@@ -84,9 +84,11 @@ def test_a_whole_run_gives_every_section_and_the_numbers_that_matter(run: Path) 
         "layout: synthetic",
         "Made-Up CPU",
         "medians of turns 14.20 to 17.04 ms",  # the torch row's third
-        "the papers' has three of 3x3",
+        "the papers' has three of 3x3. ",
+        "conv.float 1, conv.int8 25, calibration",
     ):
         assert words in page.text, words
+    assert "noise_gain" not in page.text and "batchnorm" not in page.text  # no term of the loss; nothing of that kind in the file
     assert page.tags.count("svg") == 6  # validation, three losses, distribution, scatter
     manifest = read_json(run / "artifacts" / "manifest.json")["artifacts"]
     assert all(row["sha256"] in page.text for row in manifest)
