@@ -17,7 +17,7 @@ def parity(
     data: Data = None,
     layout: LayoutFlag = None,
     split: Annotated[str | None, typer.Option("--split", help="Default: the val split.")] = None,
-    images: Annotated[int | None, typer.Option("--images", min=1, help="Use only the first N images.")] = None,
+    images: Annotated[int | None, typer.Option("--images", min=1, help="Compare on N images only, spread evenly over the split.")] = None,
     gates: Annotated[
         Path | None, typer.Option("--gates", help="YAML with the limits per precision (the 'gates' section of a config).")
     ] = None,
