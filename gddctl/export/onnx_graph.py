@@ -61,7 +61,7 @@ def export_logits(bundle: Path, out: Path, *, opset: int = 20) -> Artifact:
     require("onnxscript", extra="train", why="exporting a bundle")
     model, card = load_bundle(bundle)
     network = _LogitsGraph(model).eval()
-    info = info_of_card(card).model_copy(update={"opset": opset})
+    info = info_of_card(card).model_copy(update={"opset": opset, "parent_sha256": card.weights_sha256})
     with atomic_path(out) as temporary:
         proto = _trace(network, card.preprocess.size, opset)
         simplify(proto)

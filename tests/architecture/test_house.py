@@ -24,7 +24,6 @@ HEAVY = (
     "PIL",
     "pydantic",
     "yaml",
-    "matplotlib",
     "jinja2",
     "lightning_fabric",
 )
