@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ def write_bundle(job: TrainJob, parts: Parts, position: Position, checkpoints: C
     with open_runtime(staging, device=device, threads=torch.get_num_threads()) as runtime:
         report = evaluate(runtime, dataset, split=job.data.val_split, batch=max(1, job.train.batch_size // world))
     save_bundle(job.bundle, saved, card.model_copy(update={"evaluation": report.to_json()}))
+    shutil.rmtree(staging, ignore_errors=True)
     return job.bundle
 
 

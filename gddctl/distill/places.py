@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Literal
 
@@ -52,6 +53,7 @@ def make_fabric(train: TrainConfig) -> Fabric:
     Raises:
         ConfigError: the batch does not divide over the processes.
     """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces what the settings already say
     device = pick_device(train)
     environment: ClusterEnvironment = LightningEnvironment()
     local, nodes = local_processes(), 1

@@ -36,6 +36,7 @@ class Records:
     def __init__(self, out: Path, stage: str, offset: int | None, step: int) -> None:
         self._path, self._stage = out / METRICS_NAME, stage
         try:
+            out.mkdir(parents=True, exist_ok=True)
             _cut_back(self._path, stage, offset)
             self._file: BinaryIO = self._path.open("ab")
         except OSError as error:

@@ -119,6 +119,19 @@ def test_a_crash_leaves_no_trace(tmp_path: Path, job_in: Callable[[Path], TrainJ
     assert_same(job, unbroken)
 
 
+@pytest.mark.parametrize("forgotten", ["gddctl.distill.snapshot.restore_optimizer", "gddctl.distill.loop.Loop._seed"])
+def test_what_a_resume_forgets_would_show(
+    tmp_path: Path, job_in: Callable[[Path], TrainJob], unbroken: TrainJob, monkeypatch: pytest.MonkeyPatch, forgotten: str
+) -> None:
+    job = job_in(tmp_path)
+    with pytest.raises(Crash):
+        run_job(job, CrashAt(5))
+    monkeypatch.setattr(forgotten, lambda *_: None)
+    run_job(job, SilentReporter())
+    with pytest.raises(AssertionError):
+        assert_same(job, unbroken)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_writes_a_checkpoint_first(
     tmp_path: Path, job_in: Callable[[Path], TrainJob], unbroken: TrainJob, number: signal.Signals
