@@ -318,6 +318,7 @@ def test_checkpoints_round_trip(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     position = Position(step=3, best_step=2, best_miou=0.1 + 0.2, sums={"ce": 1 / 3}, summed_steps=1)
     tensors = {"a": torch.arange(6.0).reshape(2, 3).t(), "b": torch.tensor(7)}
+    store.save_best(2, tensors)
     store.save(position, {"student": tensors}, {"seed": 1})
     found = store.latest(print)
     assert found is not None
