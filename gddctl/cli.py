@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from gddctl import __version__
 from gddctl.commands import bench, data, distill, doctor, evaluate, export, init, parity, run, train
 from gddctl.commands.output import Output, emitted
-from gddctl.core.errors import GddctlError, Interrupted, RunFailed
+from gddctl.core.errors import GddctlError, Interrupted, RunFailed, UsageError
 
 app = typer.Typer(
     name="gddctl",
@@ -60,16 +61,41 @@ def main() -> None:
         _leave(Interrupted("interrupted"))
     except MemoryError:
         _leave(RunFailed("out of memory", remedy="use a smaller batch, crop or number of workers"))
-    except BrokenPipeError:
+    except SystemExit as leaving:
+        _take_over(leaving)
+
+
+def _take_over(leaving: SystemExit) -> None:
+    """Typer turns Ctrl-C, a closed pipe and a wrong flag into a bare exit; say what is promised before going on with it."""
+    cause = leaving.__context__
+    if isinstance(cause, BrokenPipeError):
+        if not _reader_left():
+            _leave(RunFailed("a process that this one was talking to has ended", remedy="start the same command again"))
         # The reader (head, less) left: not an error. Python would complain again while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    if leaving.code == Interrupted.exit_code:
+        _leave(Interrupted("interrupted"))
+    describe = getattr(cause, "format_message", None)  # a usage error, which Typer has printed
+    if describe is not None:
+        _emit_error(describe(), "UsageError", UsageError.exit_code)
+    raise leaving
+
+
+def _reader_left() -> bool:
+    poll = select.poll()
+    poll.register(sys.__stdout__ or 1, select.POLLOUT)
+    return any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0))
 
 
 def _leave(error: GddctlError) -> None:
     text = " ".join(str(error).split("\n"))
     color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     print(f"\x1b[31merror: {text}\x1b[0m" if color else f"error: {text}", file=sys.stderr)
-    if "--json" in sys.argv and not emitted():
-        Output(json=True).emit({"error": text, "kind": type(error).__name__, "exit_code": error.exit_code})
+    _emit_error(text, type(error).__name__, error.exit_code)
     sys.exit(error.exit_code)
+
+
+def _emit_error(text: str, kind: str, exit_code: int) -> None:
+    if "--json" in sys.argv and not emitted():
+        Output(json=True).emit({"error": text, "kind": kind, "exit_code": exit_code})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -37,8 +38,9 @@ def run(
         output.say(f"\n# into {folder}")
         for step in steps:
             output.say(f"#   {step.name:<10} {step.state:<5} {step.what}")
-        again = f"gddctl run{f' {config}' if config else ''} --out {folder}"
-        output.done({"config": to_settings(settings), "out": str(folder), "plan": [vars(step) for step in steps]}, following=again)
+        words = ["gddctl", "run", *([str(config)] if config else []), *(word for item in set_ or () for word in ("--set", item))]
+        following = shlex.join([*words, "--out", str(folder)])
+        output.done({"config": to_settings(settings), "out": str(folder), "plan": [vars(step) for step in steps]}, following=following)
         return
     summary = run_all(settings, folder, force=force)
     output.say()

@@ -54,6 +54,7 @@ def train(
     if trained is None:
         return  # another rank speaks
     output.say(f"{trained.bundle}: {trained.network}, mIoU {percent(trained.miou)} on {settings.data.val_split}")
-    again = f" {config}" if config else ""
-    following = f"gddctl distill{again} --teacher {trained.bundle}" if role is Role.teacher else f"gddctl export {trained.bundle}"
+    # The folder's own settings, so that the student is trained on what its teacher was, into the same folder, and compares.
+    distil = f"gddctl distill {folder / 'config.yaml'} --out {folder}"
+    following = distil if role is Role.teacher else f"gddctl export {trained.bundle}"
     output.done({"bundle": str(trained.bundle), "miou": trained.miou, "card": trained.card.model_dump(mode="json")}, following=following)

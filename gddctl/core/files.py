@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         RunFailed: the disk is full or not writable (exit 6); what stood at ``path`` before still stands.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _fsync(temporary)
         temporary.replace(path)
         _fsync(path.parent)
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing to clean up where not even the folder could be made
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Like :func:`atomic_path` for a folder; an older folder at ``path`` is replaced only when the new one is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
-    temporary.chmod(0o755)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+        temporary.chmod(0o755)
+    except OSError as error:
+        raise disk_error(path, error) from error
     try:
         yield temporary
         for member in temporary.rglob("*"):
@@ -55,7 +59,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         _fsync(path.parent)
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -82,12 +86,14 @@ def read_json(path: Path) -> Any:
 
     Raises:
         UsageError: there is no such file.
-        ArtifactError: it is not JSON.
+        ArtifactError: it cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror or error})", remedy="restore the file or make it again") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: not readable as JSON ({error})", remedy="restore the file or make it again") from error
 
@@ -100,8 +106,10 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _disk_error(path: Path, error: OSError) -> RunFailed:
+def disk_error(path: Path, error: OSError) -> RunFailed:
+    """What went wrong while writing at ``path``, in words, with the remedy."""
     if error.errno == errno.ENOSPC:
-        free = shutil.disk_usage(path.parent).free // 2**20
+        there = next(folder for folder in path.absolute().parents if folder.is_dir())
+        free = shutil.disk_usage(there).free // 2**20
         return RunFailed(f"{path}: the disk is full ({free} MiB free)", remedy="free some space and start the same command again")
     return RunFailed(f"{path}: cannot be written ({error.strerror or error})", remedy="check the folder's permissions and the disk")

@@ -6,15 +6,17 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from gddctl.core.errors import RunFailed, UsageError
+from gddctl.core.errors import ArtifactError, RunFailed, UsageError
 from gddctl.core.files import read_json, write_json
 
 FOLDER_SCHEMA = 1
 _IDENTITY = "run.json"
+_LOCK = ".lock"
+_BEFORE_THE_FIRST_RESULT = frozenset((_LOCK, _IDENTITY, "config.yaml", "env.json"))
 
 
 @contextmanager
@@ -22,11 +24,14 @@ def hold(folder: Path) -> Iterator[None]:
     """Hold ``folder`` with ``flock`` for the time of the block: a killed holder leaves no stale lock.
 
     Raises:
-        UsageError: another live process holds it.
+        UsageError: another live process holds it, or it is a file.
+        RunFailed: it cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{folder}: a file is in the way, expected an output folder", remedy="choose another --out") from error
     except OSError as error:
         raise RunFailed(f"{folder}: cannot be used as an output folder ({error.strerror})", remedy="choose another --out") from error
     try:
@@ -37,8 +42,9 @@ def hold(folder: Path) -> Iterator[None]:
             raise UsageError(
                 f"{folder}: in use by another gddctl (process {holder})", remedy="wait for it to end or choose another --out"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # a full disk: the lock holds all the same, it only cannot say who holds it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -47,31 +53,44 @@ def hold(folder: Path) -> Iterator[None]:
 def claim(folder: Path, *, digest: str, settings: Mapping[str, Any], force: bool) -> bool:
     """Make ``folder`` the home of the run with this ``digest``; True when it already was, so that the run goes on.
 
-    A folder that belongs to another digest is refused with the keys that differ; ``force`` moves it aside first.
+    A folder that belongs to another digest is refused with the keys that differ; ``force`` moves it aside first. One that holds no
+    result yet, because its run was refused at once, is given to the new run.
 
     Raises:
         UsageError: the folder belongs to another run, or holds files of somebody else.
+        ArtifactError: its ``run.json`` is damaged.
     """
     identity = folder / _IDENTITY
     if identity.exists():
         known = read_json(identity)
+        if not isinstance(known, dict) or not isinstance(known.get("settings"), dict):
+            raise ArtifactError(f"{identity}: does not say which run this is", remedy="restore the file, or choose another --out")
         if known.get("digest") == digest:
             return True
-        if not force:
-            keys = differing_keys(known.get("settings", {}), settings)
+        fresh = {item.name for item in folder.iterdir()} <= _BEFORE_THE_FIRST_RESULT
+        if not force and not fresh:
+            keys = differing_keys(known["settings"], settings)
             shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
             raise UsageError(
                 f"{folder}: holds another run; these settings differ: {shown or 'none named'}",
                 remedy="choose another --out, or --force to move the old folder aside",
             )
-        _move_aside(folder)
-    elif folder.exists() and any(item.name != ".lock" for item in folder.iterdir()):
+        if fresh:
+            _forget(folder)  # its run was refused at once: nothing is lost, and the corrected settings may have the folder
+        else:
+            _move_aside(folder)
+    elif folder.exists() and any(item.name != _LOCK for item in folder.iterdir()):
         if not force:
             raise UsageError(f"{folder}: not empty and not a gddctl run", remedy="choose another --out, or --force to move it aside")
         _move_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(identity, {"schema": FOLDER_SCHEMA, "digest": digest, "settings": dict(settings)})
     return False
+
+
+def is_run(folder: Path) -> bool:
+    """Whether ``folder`` was claimed by a run."""
+    return (folder / _IDENTITY).is_file()
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -90,6 +109,11 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str =
     return names
 
 
+def _forget(folder: Path) -> None:
+    for name in sorted(_BEFORE_THE_FIRST_RESULT - {_LOCK}):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _move_aside(folder: Path) -> None:
     """Move what is in ``folder`` to ``folder.old-TIME``; the lock file stays, because this process holds it."""
     aside = folder.with_name(f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -99,5 +123,5 @@ def _move_aside(folder: Path) -> None:
         aside = aside.with_name(f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}-{count}")
     aside.mkdir(parents=True)
     for item in list(folder.iterdir()):
-        if item.name != ".lock":
+        if item.name != _LOCK:
             item.rename(aside / item.name)

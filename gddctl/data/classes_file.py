@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from gddctl.core.classes import IGNORE, Channel, ClassTable
 from gddctl.core.config.load import parse
+from gddctl.core.config.yaml_text import read_yaml
 from gddctl.core.errors import DataError, UsageError
 from gddctl.core.section import Section
 from gddctl.data.label_code import ColorCode, IdCode, LabelCode
@@ -61,7 +62,7 @@ def read_classes(path: Path) -> ClassesFile:
         DataError: not YAML, ids with gaps, or one stored value claimed twice.
     """
     try:
-        loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded: Any = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file; layout 'folder' reads its classes from it", remedy=_REMEDY) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,12 @@ from gddctl.core.artifact.card import is_bundle
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.load import load_config, parse
 from gddctl.core.config.sections import DataConfig, SyntheticConfig
-from gddctl.core.errors import DataError, UsageError
+from gddctl.core.errors import UsageError
 from gddctl.core.preprocess import PreprocessSpec
+from gddctl.core.workspace import is_run
+from gddctl.data.dataset import SegDataset
 from gddctl.data.detect import detect_layout
+from gddctl.data.open import open_dataset
 
 if TYPE_CHECKING:
     from gddctl.data.check.report import CheckReport
@@ -63,21 +67,31 @@ def data_of_model(model: Path, preprocess: PreprocessSpec, *, data: Path | None,
     return recorded
 
 
-def class_names_must_match(place: str, model: Sequence[str], dataset: Sequence[str]) -> None:
-    """Refuse a model whose classes are not the dataset's, listing both.
+def open_usable(config: DataConfig, split: str) -> SegDataset:
+    """Open a split as training does: without the bad pairs, where ``skip_bad`` allows some.
 
     Raises:
-        DataError: they differ in names or order.
+        UsageError: the root, the split or a folder of the layout is not there.
+        DataError: the split is empty, or more pairs are bad than ``skip_bad`` allows.
     """
-    if list(model) != list(dataset):
-        raise DataError(
-            f"{place}: its classes ({', '.join(model)}) are not the dataset's ({', '.join(dataset)})",
-            remedy="use the data it was trained for",
-        )
+    if config.skip_bad == 0 or config.layout == "synthetic" or split not in (config.train_split, config.val_split):
+        return open_dataset(config, split)
+    from gddctl.data.check import trainable
+
+    return trainable(config, split, _checked(config))
+
+
+@lru_cache(maxsize=2)
+def _checked(config: DataConfig) -> CheckReport:
+    """The check of both splits, once per process: it reads every file."""
+    from gddctl.data.check import check_dataset
+
+    return check_dataset(config)
 
 
 def _recorded(model: Path) -> DataConfig | None:
     if is_bundle(model):
         return read_card(model).data
-    config = model.resolve().parent.parent / "config.yaml"
-    return load_config(config).data if config.is_file() else None
+    home = model.resolve().parent.parent
+    # Any folder may hold a config.yaml; only beside run.json is it the settings of a run.
+    return load_config(home / "config.yaml").data if is_run(home) and (home / "config.yaml").is_file() else None

@@ -16,8 +16,7 @@ from gddctl.core.artifact.manifest import Artifact, artifact_name, write_manifes
 from gddctl.core.config.sections import DataConfig, ExportConfig
 from gddctl.core.errors import UsageError
 from gddctl.core.workspace import hold
-from gddctl.data.open import open_dataset
-from gddctl.pipeline.datasets import data_of_model
+from gddctl.pipeline.datasets import data_of_model, open_usable
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +74,8 @@ def _make(bundle: Path, name: str, out: Path, config: ExportConfig, data: DataCo
     from gddctl.export.int8 import quantize_for_cpu
 
     log.info("calibrate: %d images of split '%s'", config.calibration.images, data.train_split)
-    record = calibrate(fp32, open_dataset(data, data.train_split), config.calibration, held_out=open_dataset(data, data.val_split))
+    train, val = (open_usable(data, split) for split in (data.train_split, data.val_split))
+    record = calibrate(fp32, train, config.calibration, held_out=val, split=data.train_split)
     record.write(out / f"{name}-calibration.json")
     for target in config.targets:
         if target != "ort-cpu":

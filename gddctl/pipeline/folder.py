@@ -18,6 +18,7 @@ from gddctl import __version__
 from gddctl.core.config.load import digest_of, to_settings, to_yaml
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.digest import sha256_file, sha256_json
+from gddctl.core.errors import ArtifactError
 from gddctl.core.files import read_json, write_json, write_text
 from gddctl.core.workspace import claim
 
@@ -102,7 +103,13 @@ def set_aside(folder: Path, names: Iterable[str]) -> None:
 
 def _ledger(folder: Path) -> dict[str, Any]:
     path = folder / LEDGER
-    return dict(read_json(path)["stages"]) if path.exists() else {}
+    if not path.exists():
+        return {}
+    value = read_json(path)
+    rows = value.get("stages") if isinstance(value, dict) else None
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) and {"digest", "outputs"} <= row.keys() for row in rows.values()):
+        raise ArtifactError(f"{path}: not a ledger of stages", remedy="remove it: finished trainings are kept, the rest is done anew")
+    return rows
 
 
 def _fingerprints(folder: Path, outputs: tuple[str, ...]) -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
@@ -10,6 +13,7 @@ from pathlib import Path
 
 from gddctl.core.config.load import load_config
 from gddctl.core.config.sections import DataConfig, Layout
+from gddctl.core.config.yaml_text import write_yaml
 from gddctl.core.errors import UsageError
 from gddctl.core.files import write_text
 from gddctl.core.preprocess import PreprocessSpec
@@ -45,14 +49,17 @@ def write_config(directory: Path | None, out: Path, *, layout: Enum | None, forc
     """Write a commented config for the dataset in ``directory`` (None: drawn scenes); returns what was seen, in words.
 
     Raises:
-        UsageError: ``out`` is there and ``force`` is not given.
+        UsageError: ``out`` is there and ``force`` is not given, or it is a folder.
     """
-    if out.exists():
-        if not force:
-            raise UsageError(f"{out}: already there", remedy="choose another --out, or --force to keep it as FILE.old and write anew")
-        out.replace(out.with_name(out.name + ".old"))
+    if out.is_dir():
+        raise UsageError(f"{out}: a folder, expected the file to write", remedy="for example --out gddctl.yaml")
+    if out.exists() and not force:
+        raise UsageError(f"{out}: already there", remedy="choose another --out, or --force to keep it as FILE.old and write anew")
     seen = look(directory, layout)
-    write_text(out, render(seen, out.resolve().parent))
+    text = render(seen, out.resolve().parent)
+    if out.exists():
+        out.replace(_free_name(out))
+    write_text(out, text)
     load_config(out)  # what we hand out must load
     return str(seen)
 
@@ -84,14 +91,15 @@ def render(seen: Seen, folder: Path) -> str:
     size = (_multiple(height // shrink), _multiple(width // shrink))
     crop = (min(size[0], 512), min(size[1], 512))
     mixed = f"  # {len(seen.sizes)} different sizes seen; all are stretched to this" if len(seen.sizes) > 1 else ""
-    root = "null" if seen.root is None else os.path.relpath(seen.root, folder)
+    root = "null" if seen.root is None else _quoted(os.path.relpath(seen.root, folder))
+    shown = "DIR" if seen.root is None else os.path.relpath(seen.root)
     rare = f"# not seen in the {_LOOKED_AT} images looked at: {', '.join(seen.rare)}\n" if seen.rare else ""
     return f"""\
 # gddctl: {seen}
 # classes: {", ".join(seen.classes)}
-{rare}# Check it:  gddctl data check {root if seen.root is not None else "DIR"}
+{rare}# Check it:  gddctl data check {shown}
 # Run it:    gddctl run {"THIS FILE"}            Every key left out has a default: gddctl run THIS --dry-run prints them all.
-name: {seen.root.name if seen.root is not None else "drawn"}
+name: {_quoted(seen.root.name.lstrip(".") or "run") if seen.root is not None else "drawn"}
 seed: 0
 
 data:
@@ -139,6 +147,17 @@ export:
   precisions: [fp32, int8]
   calibration: {{images: {min(128, seen.counts[next(iter(seen.counts))])}}}   # from the train split, never from val
 """
+
+
+def _quoted(text: str) -> str:
+    """``text`` as YAML that is read back as this text, whatever a folder may be called: 2024, yes, 'a: b'."""
+    return write_yaml([text]).strip()[1:-1] if re.fullmatch(r"[\w./ -]+", text) else json.dumps(text, ensure_ascii=False)
+
+
+def _free_name(path: Path) -> Path:
+    """``FILE.old``, or the first ``FILE.old-N`` that is not there: nobody's settings are written over."""
+    names = itertools.chain([f"{path.name}.old"], (f"{path.name}.old-{count}" for count in itertools.count(2)))
+    return next(free for name in names if not (free := path.with_name(name)).exists())
 
 
 def _multiple(side: int, of: int = 8) -> int:

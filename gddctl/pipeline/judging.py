@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from gddctl.core.config.load import parse
 from gddctl.core.config.sections import BenchConfig, DataConfig, GatesConfig
+from gddctl.core.config.yaml_text import read_yaml
 from gddctl.core.errors import ConfigError, UsageError
 from gddctl.core.files import read_json, write_json
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport, Rung
-from gddctl.data.open import open_dataset
-from gddctl.pipeline.datasets import data_of_model
+from gddctl.pipeline.datasets import data_of_model, open_usable
 from gddctl.prove.evaluate import evaluate
 from gddctl.prove.gates import limits_for
 from gddctl.prove.latency import bench
@@ -49,7 +49,7 @@ def evaluate_path(
 def evaluate_on(model: Path, data: DataConfig, *, split: str, device: Device = "cpu", threads: int | None = None) -> EvalReport:
     """Accuracy of the model at ``model`` on ``split`` of ``data``."""
     with open_runtime(model, device=device, threads=threads) as runtime:
-        return evaluate(runtime, open_dataset(data, split), split=split, progress=counter(f"evaluate {model.name}"))
+        return evaluate(runtime, open_usable(data, split), split=split, progress=counter(f"evaluate {model.name}"))
 
 
 def parity_of_paths(
@@ -66,7 +66,7 @@ def parity_of_paths(
     limits = _gates(gates)
     with open_runtime(reference) as trusted, open_runtime(candidate, allow_foreign_target=True) as tested:
         found = data_of_model(reference, trusted.info.preprocess, data=data, layout=layout)
-        dataset = open_dataset(found, split or found.val_split)
+        dataset = open_usable(found, split or found.val_split)
         rung = parity(trusted, tested, dataset, limits_for(tested.info.precision, limits), max_images=images, progress=counter("parity"))
     return ParityReport((rung,))
 
@@ -76,7 +76,7 @@ def rung_of(reference: Path, candidate: Path, data: DataConfig, gates: GatesConf
     with open_runtime(reference) as trusted, open_runtime(candidate) as tested:
         # A deploy graph is held to the FP32 limits against its own logits graph: wrapping changes nothing, whatever the precision inside.
         precision = "fp32" if tested.info.graph == "deploy" and trusted.info.precision == tested.info.precision else tested.info.precision
-        dataset = open_dataset(data, data.val_split)
+        dataset = open_usable(data, data.val_split)
         return parity(trusted, tested, dataset, limits_for(precision, gates), progress=counter(f"parity {candidate.name}"))
 
 
@@ -91,7 +91,7 @@ def bench_paths(artifacts: Sequence[Path], config: BenchConfig, *, out: Path | N
 
 def bench_images(data: DataConfig, count: int = 8) -> list[NDArray[np.uint8]]:
     """A few real validation images, spread over the split."""
-    dataset = open_dataset(data, data.val_split)
+    dataset = open_usable(data, data.val_split)
     count = min(count, len(dataset))
     return [dataset[position * len(dataset) // count].image for position in range(count)]
 
@@ -112,7 +112,9 @@ def _gates(path: Path | None) -> GatesConfig:
     if not path.is_file():
         raise UsageError(f"{path}: no such gate file")
     try:
-        loaded: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded: Any = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())[:120]})") from error
     if not isinstance(loaded, dict):

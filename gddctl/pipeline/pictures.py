@@ -11,7 +11,7 @@ import numpy as np
 from gddctl.core.config.sections import DataConfig
 from gddctl.core.errors import RunFailed
 from gddctl.core.files import write_bytes
-from gddctl.data.open import open_dataset
+from gddctl.pipeline.datasets import open_usable
 from gddctl.prove.overlay import overlay_strip
 from gddctl.prove.predict import predict_masks
 from gddctl.runtime.open import open_runtime
@@ -21,7 +21,7 @@ COUNT = 4
 
 def draw(folder: Path, data: DataConfig, models: Mapping[str, Path], count: int = COUNT) -> list[Path]:
     """Write ``folder/pictures/NN-NAME.png`` for ``count`` validation images; ``models`` by title, in order."""
-    dataset = open_dataset(data, data.val_split)
+    dataset = open_usable(data, data.val_split)
     count = min(count, len(dataset))
     samples = [dataset[(2 * position + 1) * len(dataset) // (2 * count)] for position in range(count)]
     masks: list[list[tuple[str, np.ndarray]]] = [[("label", sample.label)] for sample in samples]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gddctl.core.artifact.card import Role
+from gddctl.core.artifact.card_io import read_card
 from gddctl.core.artifact.manifest import artifact_name, identity_of
 from gddctl.core.config.load import digest_of, to_settings
 from gddctl.core.config.sections import RunConfig
@@ -19,12 +20,13 @@ from gddctl.core.files import atomic_folder, read_json, write_json
 from gddctl.core.lazy import require
 from gddctl.core.reports.evaluation import EVAL_SCHEMA
 from gddctl.core.reports.parity import ParityReport
-from gddctl.core.workspace import hold
+from gddctl.core.workspace import hold, is_run
 from gddctl.pipeline import folder as folders
 from gddctl.pipeline.exporting import export_bundle
 from gddctl.pipeline.folder import Stage
 from gddctl.pipeline.judging import bench_images, counter, evaluate_on, rung_of
 from gddctl.pipeline.pictures import draw
+from gddctl.pipeline.preflight import look_ahead
 from gddctl.pipeline.summary import Summary, summarise
 from gddctl.pipeline.training import do_job, job_of
 from gddctl.report.page import write_report
@@ -63,9 +65,11 @@ def run_all(config: RunConfig, out: Path, *, force: bool = False) -> Summary:
     """Do every stage that is not done; then write the page.
 
     Raises:
-        UsageError: the folder belongs to another run, or is in use.
+        UsageError: the folder belongs to another run, or is in use; data or a bundle is not there.
     """
-    _preflight()
+    _require_packages()
+    if not is_run(out):
+        look_ahead(config, ROLES)
     with hold(out):
         if folders.prepare(out, config, force=force):
             log.info("going on in %s", out)
@@ -75,7 +79,7 @@ def run_all(config: RunConfig, out: Path, *, force: bool = False) -> Summary:
     return summarise(out, report)
 
 
-def _preflight() -> None:
+def _require_packages() -> None:
     """Everything a run will need is looked for before it starts, not after an hour of training."""
     require("torch", extra="train", why="training")
     require("onnx", extra="export", why="exporting")
@@ -129,6 +133,7 @@ def _name(make: Callable[[], Stage]) -> str:
 
 def _training(config: RunConfig, out: Path, role: Role) -> Stage:
     if role == "teacher" and (given := config.teacher.bundle) is not None:
+        read_card(given)  # says what is wrong where it is no bundle
         return Stage(
             role, f"take the teacher from {given}", {"weights": identity_of(given)}, (role,), partial(_copy_bundle, given, out / role)
         )
@@ -136,6 +141,8 @@ def _training(config: RunConfig, out: Path, role: Role) -> Stage:
     inside = config.model_copy(update={"teacher": config.teacher.model_copy(update={"bundle": None})})
     job = job_of(inside, out, role).model_copy(update={"config_digest": digest_of(config)})
     inputs: dict[str, Any] = {**job.identity(), "teacher": identity_of(job.teacher) if job.teacher else None}
+    if job.init is not None:
+        read_card(job.init)
     inputs["init"] = identity_of(job.init) if job.init else None
     return Stage(role, _WHAT[role], inputs, (role,), lambda: log.info("%s: mIoU %s", role, do_job(job).miou))
 

@@ -13,8 +13,9 @@ from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.load import digest_of
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.errors import UsageError
-from gddctl.core.workspace import hold
+from gddctl.core.workspace import hold, is_run
 from gddctl.pipeline.folder import prepare
+from gddctl.pipeline.preflight import look_ahead
 
 if TYPE_CHECKING:
     from gddctl.distill.job import TrainJob
@@ -73,7 +74,7 @@ def teacher_of(config: RunConfig, folder: Path) -> Path:
     if not is_bundle(bundle):
         raise UsageError(
             f"{bundle}: no teacher bundle there",
-            remedy=f"train one with: gddctl train --role teacher --out {folder}, or name one with --teacher",
+            remedy=f"train one with: gddctl train, the same settings and --out {folder}; or name one with --teacher",
         )
     return bundle.resolve()
 
@@ -81,6 +82,8 @@ def teacher_of(config: RunConfig, folder: Path) -> Path:
 def train_one(config: RunConfig, folder: Path, role: Role, *, force: bool) -> Trained | None:
     """Train ``role`` into ``folder``, going on where it stopped; None on the ranks of a torchrun that are not the first."""
     first = int(os.environ.get("RANK", "0")) == 0
+    if first and not is_run(folder):
+        look_ahead(config, (role,))
     with hold(folder) if first else nullcontext():
         if first:
             prepare(folder, config, force=force)

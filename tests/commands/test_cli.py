@@ -69,6 +69,37 @@ def test_errors_under_json_are_json(cli: Cli, tmp_path: Path) -> None:
     assert "nowhere" in done.json["error"]
 
 
+@pytest.mark.parametrize("words", [("frobnicate",), ("eval",), ("train", "--iterations", "0"), ("run", "--nonsense")])
+def test_wrong_words_under_json_are_json(cli: Cli, words: tuple[str, ...]) -> None:
+    done = cli(*words, "--json")
+    assert done.code == 2
+    assert (done.json["kind"], done.json["exit_code"]) == ("UsageError", 2)
+
+
+def test_ctrl_c_outside_training_is_said_too(tmp_path: Path) -> None:
+    words = [GDDCTL, "data", "synth", str(tmp_path / "many"), "--train", "20000", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.iterdir()):  # it has begun to write
+            time.sleep(0.05)
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(out)["kind"] == "Interrupted"
+    assert err == "error: interrupted\n"
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    line = f"( sleep 3; {GDDCTL} run --dry-run; echo $? >&2 ) | true"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr == "0\n"
+
+
+def test_the_plan_ends_with_the_command_that_was_planned(cli: Cli, tmp_path: Path) -> None:
+    done = cli("run", "--dry-run", "--set", "seed=3", "--set", "train.crop=[64, 96]", "--json", cwd=tmp_path)
+    assert done.json["next"] == "gddctl run --set seed=3 --set 'train.crop=[64, 96]' --out runs/demo"
+
+
 def test_an_image_that_is_not_a_model(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(b"not a model")

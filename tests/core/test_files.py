@@ -126,3 +126,57 @@ def test_a_hand_edited_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
         verify_file(path)
+
+
+def test_a_file_in_the_way_of_a_folder_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunFailed, match="cannot be written"):
+        write_text(tmp_path / "file" / "sub" / "a.txt", "x")
+    with pytest.raises(RunFailed, match="cannot be written"), atomic_folder(tmp_path / "file" / "bundle"):
+        pass
+    for folder in (tmp_path / "file", tmp_path / "file" / "sub"):
+        with pytest.raises(UsageError, match="a file is in the way"), hold(folder):
+            pass
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_that_has_no_room_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(RunFailed, match="disk is full"):
+        write_text(tmp_path / "new" / "folder" / "a.txt", "x")
+
+
+def test_a_full_disk_does_not_keep_a_folder_from_being_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with hold(tmp_path), pytest.raises(UsageError, match="in use"), hold(tmp_path):
+        pass
+
+
+def test_a_folder_where_json_should_be(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(ArtifactError, match=r"a\.json: cannot be read"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"digest": "x", "settings": 3}'])
+def test_a_damaged_identity_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"run\.json"):
+        claim(tmp_path, digest="y", settings={}, force=False)
+
+
+def test_a_run_that_was_refused_at_once_does_not_keep_its_folder(tmp_path: Path) -> None:
+    claim(tmp_path, digest="a", settings={"skip_bad": 0}, force=False)
+    (tmp_path / "config.yaml").write_text("skip_bad: 0")
+    assert not claim(tmp_path, digest="b", settings={"skip_bad": 1}, force=False)
+    assert not (tmp_path / "config.yaml").exists()  # the new run writes its own
+    assert read_json(tmp_path / "run.json")["digest"] == "b"
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UsageError, match="skip_bad"):
+        claim(tmp_path, digest="c", settings={"skip_bad": 2}, force=False)

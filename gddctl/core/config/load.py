@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gddctl.core.config.sections import RunConfig
+from gddctl.core.config.yaml_text import read_yaml, write_yaml
 from gddctl.core.digest import sha256_json
 from gddctl.core.errors import ConfigError, UsageError
 from gddctl.core.section import Section
@@ -71,7 +72,7 @@ def parse_override(text: str) -> dict[str, Any]:
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {text}: expected key=value with a dotted key", remedy="for example --set train.iterations=500")
     try:
-        nested: Any = yaml.safe_load(value)
+        nested: Any = read_yaml(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text}: the value is not YAML ({_first_line(error)})") from error
     for part in reversed(key.split(".")):
@@ -101,7 +102,7 @@ def to_settings(config: Section) -> dict[str, Any]:
 
 def to_yaml(config: Section) -> str:
     """The config as YAML that :func:`load_config` reads back to the same config."""
-    return yaml.safe_dump(to_settings(config), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    return write_yaml(to_settings(config))
 
 
 def digest_of(config: Section) -> str:
@@ -111,7 +112,7 @@ def digest_of(config: Section) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such config file", remedy="write one with: gddctl init") from error
     except (OSError, UnicodeDecodeError) as error:

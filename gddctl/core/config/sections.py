@@ -135,6 +135,15 @@ class ExportConfig(Section):
     opset: Annotated[int, Field(ge=18, le=22)] = 20  # TensorRT 10.3 reads up to 20
     calibration: CalibrationConfig = CalibrationConfig()
 
+    @model_validator(mode="after")
+    def _can_be_made(self) -> ExportConfig:
+        # Refused before the training, not after it; the two types also name what other versions' files hold.
+        for what, asked, made in (("precision", self.precisions, ("fp32", "int8")), ("target", self.targets, ("ort-cpu",))):
+            for item in asked:
+                if item not in made:
+                    raise ValueError(f"{what} '{item}' cannot be exported yet; expected {' or '.join(made)}")
+        return self
+
 
 class Limits(Section):
     """Limits of one parity rung; null means: reported, not judged."""
@@ -168,7 +177,7 @@ class BenchConfig(Section):
 class RunConfig(Section):
     """Everything a run is: its digest names it."""
 
-    name: str = "run"
+    name: Annotated[str, Field(pattern=r"^[^./\x00][^/\x00]*$")] = "run"  # also a folder's name: runs/NAME
     seed: NonNegativeInt = 0
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
