@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gddctl.core.files import read_json, write_json
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport, Rung
+from gddctl.core.workspace import hold
 from gddctl.pipeline.datasets import data_of_model, open_usable
 from gddctl.prove.evaluate import evaluate
 from gddctl.prove.gates import limits_for
@@ -81,10 +83,16 @@ def rung_of(reference: Path, candidate: Path, data: DataConfig, gates: GatesConf
 
 
 def bench_paths(artifacts: Sequence[Path], config: BenchConfig, *, out: Path | None = None) -> LatencyReport:
-    """Measure ``artifacts`` in turns; with ``out``, write ``latency.json`` and the raw samples there."""
-    raw = out / "latency.npz" if out is not None else None
-    report = bench(artifacts, config, raw_out=raw, mious=_known_mious(artifacts), progress=counter("bench"))
-    if out is not None:
+    """Measure ``artifacts`` in turns; with ``out``, write ``latency.json`` and the raw samples there.
+
+    Raises:
+        UsageError: ``out`` is a file or in use; nothing was measured then.
+    """
+    measure = partial(bench, artifacts, config, mious=_known_mious(artifacts), progress=counter("bench"))
+    if out is None:
+        return measure()
+    with hold(out):  # before minutes of measuring, not after
+        report = measure(raw_out=out / "latency.npz")
         write_json(out / "latency.json", report.to_json())
     return report
 

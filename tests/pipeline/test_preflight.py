@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gddctl.core.config.load import load_config
-from gddctl.core.config.sections import DataConfig, RunConfig, SyntheticConfig
+from gddctl.core.config.sections import BenchConfig, DataConfig, RunConfig, SyntheticConfig
 from gddctl.core.errors import ArtifactError, DataError, UsageError
 from gddctl.core.files import write_json
 from gddctl.core.preprocess import PreprocessSpec
@@ -16,7 +16,7 @@ from gddctl.data.synthetic import write_dataset
 from gddctl.pipeline.datasets import data_of_model, open_usable
 from gddctl.pipeline.folder import Stage, complete, state_of
 from gddctl.pipeline.init import write_config
-from gddctl.pipeline.judging import bench_images
+from gddctl.pipeline.judging import bench_images, bench_paths
 from gddctl.pipeline.preflight import look_ahead
 from gddctl.pipeline.run import ROLES, run_all
 
@@ -115,3 +115,10 @@ def test_init_never_moves_a_folder_and_keeps_every_older_file(street: Path, tmp_
 def test_drawn_scenes_have_nothing_to_skip() -> None:
     data = DataConfig(synthetic=SyntheticConfig(train_images=2, val_images=2), skip_bad=5)
     assert len(open_usable(data, "train")) == 2
+
+
+def test_bench_refuses_a_file_for_its_folder_before_it_measures(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="a file is in the way"):
+        bench_paths([tmp_path / "not-looked-at.onnx"], BenchConfig(), out=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
