@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 from typing import Annotated
 
@@ -53,6 +54,7 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run the command line; every :class:`GddctlError` is one red line on stderr and its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: half-made files and folders go, 130 says why
     try:
         app()
     except GddctlError as error:

@@ -76,17 +76,19 @@ def test_wrong_words_under_json_are_json(cli: Cli, words: tuple[str, ...]) -> No
     assert (done.json["kind"], done.json["exit_code"]) == ("UsageError", 2)
 
 
-def test_ctrl_c_outside_training_is_said_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_outside_training_is_said_and_leaves_nothing_half_made(tmp_path: Path, number: signal.Signals) -> None:
     words = [GDDCTL, "data", "synth", str(tmp_path / "many"), "--train", "20000", "--json"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.iterdir()):  # it has begun to write
             time.sleep(0.05)
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert json.loads(out)["kind"] == "Interrupted"
     assert err == "error: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
