@@ -111,5 +111,5 @@ def test_calibration_that_overlaps_val_is_refused_and_leaves_nothing(tiny_run: R
             target.write_bytes(source.read_bytes())
     done = cli("export", tiny_run.student, "--data", tmp_path / "set", "--out", tmp_path / "out")
     assert done.code == 5
-    assert "val" in done.err
+    assert "held-out split" in done.err
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock"] == []
