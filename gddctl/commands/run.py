@@ -26,6 +26,7 @@ def run(
     from gddctl.core.errors import VerdictError
     from gddctl.pipeline.run import plan, run_all
     from gddctl.pipeline.settings import default_out, refuse_torchrun, resolve
+    from gddctl.pipeline.summary import COLUMNS
 
     refuse_torchrun()
     settings = resolve(config, set_ or ())
@@ -44,7 +45,7 @@ def run(
         return
     summary = run_all(settings, folder, force=force)
     output.say()
-    output.table(summary.columns, summary.rows)
+    output.table(COLUMNS, [line.cells() for line in summary.models])
     output.say(f"\nreport: {summary.report}")
     output.done(summary.to_json(), following=summary.following)
     if summary.failures:

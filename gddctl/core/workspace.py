@@ -62,23 +62,12 @@ def claim(folder: Path, *, digest: str, settings: Mapping[str, Any], force: bool
     """
     identity = folder / _IDENTITY
     if identity.exists():
-        known = read_json(identity)
-        if not isinstance(known, dict) or not isinstance(known.get("settings"), dict):
-            raise ArtifactError(f"{identity}: does not say which run this is", remedy="restore the file, or choose another --out")
-        if known.get("digest") == digest:
+        if belongs(folder, digest=digest, settings=settings, force=force):
             return True
-        fresh = {item.name for item in folder.iterdir()} <= _BEFORE_THE_FIRST_RESULT
-        if not force and not fresh:
-            keys = differing_keys(known["settings"], settings)
-            shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
-            raise UsageError(
-                f"{folder}: holds another run; these settings differ: {shown or 'none named'}",
-                remedy="choose another --out, or --force to move the old folder aside",
-            )
-        if fresh:
-            _forget(folder)  # its run was refused at once: nothing is lost, and the corrected settings may have the folder
-        else:
+        if _holds_results(folder):
             _move_aside(folder)
+        else:
+            _forget(folder)  # its run was refused at once: nothing is lost, and the corrected settings may have the folder
     elif folder.exists() and any(item.name != _LOCK for item in folder.iterdir()):
         if not force:
             raise UsageError(f"{folder}: not empty and not a gddctl run", remedy="choose another --out, or --force to move it aside")
@@ -86,6 +75,35 @@ def claim(folder: Path, *, digest: str, settings: Mapping[str, Any], force: bool
     folder.mkdir(parents=True, exist_ok=True)
     write_json(identity, {"schema": FOLDER_SCHEMA, "digest": digest, "settings": dict(settings)})
     return False
+
+
+def belongs(folder: Path, *, digest: str, settings: Mapping[str, Any], force: bool = False) -> bool:
+    """Whether ``folder`` is already the home of the run with this ``digest``; changes nothing.
+
+    Raises:
+        UsageError: it holds results of another run, and ``force`` is not given.
+        ArtifactError: its ``run.json`` is damaged.
+    """
+    identity = folder / _IDENTITY
+    if not identity.exists():
+        return False
+    known = read_json(identity)
+    if not isinstance(known, dict) or not isinstance(known.get("settings"), dict):
+        raise ArtifactError(f"{identity}: does not say which run this is", remedy="restore the file, or choose another --out")
+    if known.get("digest") == digest:
+        return True
+    if not force and _holds_results(folder):
+        keys = differing_keys(known["settings"], settings)
+        shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
+        raise UsageError(
+            f"{folder}: holds another run; these settings differ: {shown or 'none named'}",
+            remedy="choose another --out, or --force to move the old folder aside",
+        )
+    return False
+
+
+def _holds_results(folder: Path) -> bool:
+    return not {item.name for item in folder.iterdir()} <= _BEFORE_THE_FIRST_RESULT
 
 
 def is_run(folder: Path) -> bool:

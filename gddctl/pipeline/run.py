@@ -20,7 +20,7 @@ from gddctl.core.files import atomic_folder, read_json, write_json
 from gddctl.core.lazy import require
 from gddctl.core.reports.evaluation import EVAL_SCHEMA
 from gddctl.core.reports.parity import ParityReport
-from gddctl.core.workspace import hold, is_run
+from gddctl.core.workspace import belongs, hold, is_run
 from gddctl.pipeline import folder as folders
 from gddctl.pipeline.exporting import export_bundle
 from gddctl.pipeline.folder import Stage
@@ -46,10 +46,13 @@ class Step:
 
 
 def plan(config: RunConfig, out: Path) -> list[Step]:
-    """What a run into ``out`` would do; touches nothing."""
+    """What a run into ``out`` would do; touches nothing.
+
+    Raises:
+        UsageError: ``out`` belongs to another run.
+    """
     steps: list[Step] = []
-    fresh = not (out / "run.json").exists() or read_json(out / "run.json").get("digest") != digest_of(config)
-    upstream_done = not fresh
+    upstream_done = belongs(out, digest=digest_of(config), settings=to_settings(config))
     for make in _stages(config, out):
         if upstream_done:
             stage = make()

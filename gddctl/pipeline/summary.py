@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gddctl.core.files import read_json
 from gddctl.core.reports.parity import ParityReport
+
+COLUMNS = ("model", "mIoU %", "vs baseline", "p50 ms", "p99 ms")
+
+
+@dataclass(frozen=True)
+class ModelLine:
+    """One model of a run."""
+
+    model: str
+    miou: float  # 0..1
+    gain_points: float | None  # mIoU over the baseline's; None for teacher and baseline
+    p50_ms: float | None  # None: not measured
+    p99_ms: float | None
+
+    def cells(self) -> tuple[str, ...]:
+        """For the terminal, in the order of COLUMNS."""
+        gain = "" if self.gain_points is None else f"{self.gain_points:+.2f}"
+        times = ("n/a" if value is None else f"{value:.2f}" for value in (self.p50_ms, self.p99_ms))
+        return (self.model, f"{100 * self.miou:.2f}", gain, *times)
 
 
 @dataclass(frozen=True)
@@ -16,18 +35,16 @@ class Summary:
 
     out: Path
     report: Path
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    models: tuple[ModelLine, ...]
     failures: tuple[str, ...]  # broken parity limits
     following: str
 
     def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        """JSON form: scores 0..1, times in milliseconds, null where nothing was measured."""
         return {
             "out": str(self.out),
             "report": str(self.report),
-            "models": rows,
+            "models": [asdict(line) for line in self.models],
             "passed": not self.failures,
             "failures": list(self.failures),
         }
@@ -39,19 +56,16 @@ def summarise(out: Path, report: Path) -> Summary:
     times = {row["sha256"]: row for row in read_json(out / "latency.json")["rows"]}
     parity = ParityReport.from_json(read_json(out / "parity.json"))
     baseline = scores["baseline"]["miou"]
-    rows = []
+    models = []
     for name, score in scores.items():
-        row = times.get(score["sha256"])
-        delta = "" if name in ("teacher", "baseline") else f"{100 * (score['miou'] - baseline):+.2f}"
-        rows.append(
-            (name, f"{100 * score['miou']:.2f}", delta, f"{row['p50_ms']:.2f}" if row else "n/a", f"{row['p99_ms']:.2f}" if row else "n/a")
-        )
+        row = times.get(score["sha256"], {})
+        gain = None if name in ("teacher", "baseline") else 100 * (score["miou"] - baseline)
+        models.append(ModelLine(name, score["miou"], gain, row.get("p50_ms"), row.get("p99_ms")))
     best = _fastest_that_passed(out, parity, times)
     return Summary(
         out=out,
         report=report,
-        columns=("model", "mIoU %", "vs baseline", "p50 ms", "p99 ms"),
-        rows=tuple(rows),
+        models=tuple(models),
         failures=parity.failures,
         following=f"gddctl bench {best}" if best else f"gddctl parity {out / 'student'} {out / 'artifacts'}/FILE",
     )

@@ -68,6 +68,7 @@ def test_json_on_stdout_names_the_report_and_the_next_command(tiny_run: Run) -> 
     assert result["passed"] is True
     assert result["next"].startswith("gddctl bench ")
     assert [row["model"] for row in result["models"]][:3] == ["teacher", "baseline", "student"]
+    assert all(0 <= row["miou"] <= 1 for row in result["models"]), "numbers, not words"
 
 
 def test_started_again_it_does_nothing_twice(tiny_run: Run, tiny_config: Path, cli: Cli, tmp_path: Path) -> None:
@@ -111,6 +112,8 @@ def test_another_config_is_refused_with_the_keys(tiny_run: Run, tiny_config: Pat
     assert done.code == 2
     assert "train.lr" in done.err
     assert "--force" in done.err
+    planned = cli("run", tiny_config, "--out", tiny_run.folder, "--set", "train.lr=0.5", "--dry-run")
+    assert planned.code == 2, "the plan is refused where the run would be"
 
 
 @pytest.mark.parametrize("environment", [{"TORCHELASTIC_RUN_ID": "x"}, {"WORLD_SIZE": "2"}])
