@@ -34,9 +34,7 @@ def device_part(work: Path, wheel: Path) -> None:
     if python is None or subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True).returncode:
         print("skipped: no CPython 3.10 with venv here, so the device part was not tried on it")
         return
-    model = work / "run" / "student-fp32-any.deploy.onnx"
-    model.parent.mkdir(exist_ok=True)
-    call([sys.executable, str(ROOT / "tests" / "make_tiny_artifact.py"), str(model)], quiet=True)
+    model = tiny_model(work)
     device = environment(work / "device", python, [f"{wheel}[cpu]"])
     script = (
         "import sys, numpy, gddctl;"
@@ -46,7 +44,29 @@ def device_part(work: Path, wheel: Path) -> None:
         "print('predicts on CPython', sys.version.split()[0], 'without torch and onnx')"
     )
     call([str(device / "python"), "-c", script])
+    scenes = work / "scenes"
+    call(
+        [str(device / "gddctl"), "data", "synth", str(scenes), "--train", "1", "--val", "2", "--height", "64", "--width", "64"], quiet=True
+    )
+    call([str(device / "gddctl"), "eval", str(model), "--data", str(scenes)], quiet=True)
+    call([str(device / "gddctl"), "parity", str(model), str(model), "--data", str(scenes)], quiet=True)
     call([str(device / "gddctl"), "bench", str(model), "--samples", "5", "--seconds", "0", "--rounds", "1", "--threads", "1"], quiet=True)
+
+
+def tiny_model(work: Path) -> Path:
+    """The INT8 deploy graph of a student of one step, made with everything installed."""
+    gddctl = str(Path(sys.executable).with_name("gddctl"))
+    small = [
+        "data.preprocess.size=[64, 64]",
+        "data.synthetic={train_images: 4, val_images: 2, height: 64, width: 64}",
+        "train.crop=[64, 64]",
+    ]
+    settings = [word for setting in [*small, "train.workers=0", "train.batch_size=2"] for word in ("--set", setting)]
+    call(
+        [gddctl, "train", "--role", "baseline", "--iterations", "1", "--device", "cpu", "--out", str(work / "tiny"), *settings], quiet=True
+    )
+    call([gddctl, "export", str(work / "tiny" / "baseline"), "--images", "4"], quiet=True)
+    return next((work / "tiny" / "artifacts").glob("*int8*.deploy.onnx"))
 
 
 def environment(folder: Path, python: str, packages: list[str]) -> Path:
