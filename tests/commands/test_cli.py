@@ -79,7 +79,8 @@ def test_wrong_words_under_json_are_json(cli: Cli, words: tuple[str, ...]) -> No
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_outside_training_is_said_and_leaves_nothing_half_made(tmp_path: Path, number: signal.Signals) -> None:
     words = [GDDCTL, "data", "synth", str(tmp_path / "many"), "--train", "20000", "--json"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A test run in the background inherits an ignored SIGINT, which Python then leaves ignored; a user's terminal does not.
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts) as process:
         while not list(tmp_path.iterdir()):  # it has begun to write
             time.sleep(0.05)
             assert process.poll() is None
@@ -89,6 +90,10 @@ def test_a_stop_outside_training_is_said_and_leaves_nothing_half_made(tmp_path: 
     assert json.loads(out)["kind"] == "Interrupted"
     assert err == "error: interrupted\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
