@@ -80,7 +80,7 @@ def test_wrong_words_under_json_are_json(cli: Cli, words: tuple[str, ...]) -> No
 def test_a_stop_outside_training_is_said_and_leaves_nothing_half_made(tmp_path: Path, number: signal.Signals) -> None:
     words = [GDDCTL, "data", "synth", str(tmp_path / "many"), "--train", "20000", "--json"]
     # A test run in the background inherits an ignored SIGINT, which Python then leaves ignored; a user's terminal does not.
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts) as process:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts) as process:  # noqa: PLW1509
         while not list(tmp_path.iterdir()):  # it has begun to write
             time.sleep(0.05)
             assert process.poll() is None
