@@ -5,6 +5,7 @@ Run by ``make wheel-check``; needs pip, so it stands outside the test suite.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -30,8 +31,8 @@ def main() -> None:
 
 
 def device_part(work: Path, wheel: Path) -> None:
-    python = shutil.which("python3.10")
-    if python is None or subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True).returncode:
+    python = python310()
+    if python is None:
         print("skipped: no CPython 3.10 with venv here, so the device part was not tried on it")
         return
     model = tiny_model(work)
@@ -51,6 +52,15 @@ def device_part(work: Path, wheel: Path) -> None:
     call([str(device / "gddctl"), "eval", str(model), "--data", str(scenes)], quiet=True)
     call([str(device / "gddctl"), "parity", str(model), str(model), "--data", str(scenes)], quiet=True)
     call([str(device / "gddctl"), "bench", str(model), "--samples", "5", "--seconds", "0", "--rounds", "1", "--threads", "1"], quiet=True)
+
+
+def python310() -> str | None:
+    """A CPython 3.10 that can make environments: on the path, else among pyenv's versions."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for candidate in (shutil.which("python3.10"), *map(str, sorted(pyenv.glob("3.10.*/bin/python")))):
+        if candidate and not subprocess.run([candidate, "-c", "import venv, ensurepip"], capture_output=True).returncode:
+            return candidate
+    return None
 
 
 def tiny_model(work: Path) -> Path:

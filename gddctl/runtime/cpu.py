@@ -59,7 +59,7 @@ class Cpu:
 def parse_cpuinfo(text: str, machine: str) -> Cpu:
     r"""Read the text of ``/proc/cpuinfo``.
 
-    >>> parse_cpuinfo("model name : X\\nflags : avx2 avx512_vnni\\n", "x86_64").has_vnni
+    >>> parse_cpuinfo("model name : X\nflags : avx2 avx512_vnni\n", "x86_64").has_vnni
     True
     """
     model, flags = "", frozenset[str]()
