@@ -58,7 +58,7 @@ def plan(config: RunConfig, out: Path) -> list[Step]:
             stage = make()
             state = folders.state_of(out, stage)
             steps.append(Step(stage.name, state, stage.what))
-            upstream_done = state == "done" or stage.name == "baseline"
+            upstream_done = state == "done"
         else:
             steps.append(Step(_name(make), "todo", _WHAT[_name(make)]))
     return [*steps, Step("report", "todo", _WHAT["report"])]

@@ -99,6 +99,15 @@ def test_a_changed_artifact_is_made_again(tiny_run: Run, tiny_config: Path, cli:
     assert list(folder.glob("old-*")), "what was there is moved aside, not deleted"
 
 
+def test_a_lost_baseline_is_planned_again_and_so_is_what_needs_it(tiny_run: Run, tiny_config: Path, cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_run.folder, folder)
+    shutil.rmtree(folder / "baseline")
+    plan = cli("run", tiny_config, "--out", folder, "--dry-run", "--json").json["plan"]
+    states = {step["name"]: step["state"] for step in plan}
+    assert (states["teacher"], states["baseline"], states["evaluate"]) == ("done", "again", "todo")
+
+
 def test_dry_run_touches_nothing(tiny_config: Path, cli: Cli, tmp_path: Path) -> None:
     done = cli("run", tiny_config, "--out", tmp_path / "new", "--dry-run", "--set", "train.iterations=7")
     assert done.code == 0
