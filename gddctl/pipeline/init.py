@@ -142,7 +142,7 @@ train:                      # shared by teacher, baseline and student, so that t
 distill:
   method:
     kind: gdd               # Generative Denoise Distillation
-    weight: 145.0           # for a 2048-channel teacher; smaller teachers want less: gdd/ce between 0.5 and 2 in the log after 500 iterations
+    weight: 145.0           # for a 2048-channel teacher; less for smaller ones: gdd/ce of 0.5 to 2 after 500 iterations
 
 export:
   precisions: [fp32, int8]
