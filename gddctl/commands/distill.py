@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from gddctl.commands.flags import BatchSize, Data, Device, Devices, Iterations, LayoutFlag, PrecisionFlag, Seed, SkipBad, TimeLimit
-from gddctl.commands.output import Force, Json, Output, Quiet, Set, Verbose, percent
+from gddctl.commands.output import Force, Json, Output, Quiet, Set, Verbose
+from gddctl.commands.training import train_and_tell
 
 
 class MethodName(str, Enum):
@@ -44,20 +45,14 @@ def distill(
 ) -> None:
     """Distil the student; killed and started again, it goes on where it was. Under torchrun, on many processes."""
     output = Output(json=json, verbose=verbose, quiet=quiet)
-    from gddctl.pipeline.settings import Flags, default_out, resolve
-    from gddctl.pipeline.training import train_one
+    from gddctl.pipeline.settings import Flags
 
     flags = Flags(
         data=data, layout=layout, teacher=teacher, student=student, method=method, iterations=iterations, time_limit=time_limit,
         batch_size=batch_size, device=device, devices=devices, precision=precision, seed=seed, init=init, skip_bad=skip_bad,
     )  # fmt: skip
-    settings = resolve(config, set_ or (), flags)
-    folder = out or default_out(settings)
-    trained = train_one(settings, folder, "student", force=force)
-    if trained is None:
-        return  # another rank speaks
-    output.say(f"{trained.bundle}: {trained.network}, mIoU {percent(trained.miou)} on {settings.data.val_split}")
-    output.done(
-        {"bundle": str(trained.bundle), "miou": trained.miou, "card": trained.card.model_dump(mode="json")},
-        following=f"gddctl export {trained.bundle}",
-    )
+
+    def following(folder: Path, bundle: Path) -> str:
+        return f"gddctl export {bundle}"
+
+    train_and_tell(output, "student", config, set_ or (), flags, out=out, force=force, following=following)

@@ -27,7 +27,10 @@ class ExportTarget(str, Enum):
 
 def export(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
-    precision: Annotated[list[ExportPrecision] | None, typer.Option("--precision", help="Repeatable. Default: fp32 and int8.")] = None,
+    precision: Annotated[
+        list[ExportPrecision] | None,
+        typer.Option("--precision", help="Repeatable. Default: fp32 and int8; int8 brings the fp32 it is made from."),
+    ] = None,
     target: Annotated[list[ExportTarget] | None, typer.Option("--target", help="Repeatable. Default: ort-cpu.")] = None,
     data: Data = None,
     layout: LayoutFlag = None,

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from gddctl.commands.flags import BatchSize, Data, Device, Devices, Iterations, LayoutFlag, PrecisionFlag, Seed, SkipBad, TimeLimit
-from gddctl.commands.output import Force, Json, Output, Quiet, Set, Verbose, percent
+from gddctl.commands.output import Force, Json, Output, Quiet, Set, Verbose
+from gddctl.commands.training import train_and_tell
 
 
 class Role(str, Enum):
@@ -41,20 +42,15 @@ def train(
 ) -> None:
     """Train on labels alone; under torchrun, on many processes."""
     output = Output(json=json, verbose=verbose, quiet=quiet)
-    from gddctl.pipeline.settings import Flags, default_out, resolve
-    from gddctl.pipeline.training import train_one
+    from gddctl.pipeline.settings import Flags
 
     flags = Flags(
         data=data, layout=layout, iterations=iterations, time_limit=time_limit, batch_size=batch_size, device=device, devices=devices,
         precision=precision, seed=seed, skip_bad=skip_bad,
     )  # fmt: skip
-    settings = resolve(config, set_ or (), flags)
-    folder = out or default_out(settings)
-    trained = train_one(settings, folder, role.value, force=force)
-    if trained is None:
-        return  # another rank speaks
-    output.say(f"{trained.bundle}: {trained.network}, mIoU {percent(trained.miou)} on {settings.data.val_split}")
-    # The folder's own settings, so that the student is trained on what its teacher was, into the same folder, and compares.
-    distil = f"gddctl distill {folder / 'config.yaml'} --out {folder}"
-    following = distil if role is Role.teacher else f"gddctl export {trained.bundle}"
-    output.done({"bundle": str(trained.bundle), "miou": trained.miou, "card": trained.card.model_dump(mode="json")}, following=following)
+
+    def following(folder: Path, bundle: Path) -> str:
+        # The folder's own settings, so that the student is trained on what its teacher was, into the same folder, and compares.
+        return f"gddctl distill {folder / 'config.yaml'} --out {folder}" if role is Role.teacher else f"gddctl export {bundle}"
+
+    train_and_tell(output, role.value, config, set_ or (), flags, out=out, force=force, following=following)

@@ -14,7 +14,6 @@ from pathlib import Path
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.artifact.manifest import Artifact, artifact_name, write_manifest
 from gddctl.core.config.sections import DataConfig, ExportConfig
-from gddctl.core.errors import UsageError
 from gddctl.core.workspace import hold
 from gddctl.pipeline.datasets import data_of_model, open_usable
 
@@ -44,6 +43,21 @@ def export_bundle(bundle: Path, out: Path, config: ExportConfig, *, data: Path |
     return artifacts
 
 
+def export_names(name: str, config: ExportConfig) -> dict[str, str]:
+    """The files that :func:`export_bundle` makes of a bundle of role ``name``: by label, in the order they are made.
+
+    INT8 is made from FP32, and a deploy graph from its logits graph: those are always there.
+
+    >>> list(export_names("student", ExportConfig(graphs=("logits",))))
+    ['fp32-any.logits', 'int8-ort-cpu.logits']
+    """
+    kinds = [("fp32", "any"), *(("int8", target) for target in config.targets if "int8" in config.precisions)]
+    graphs = ["logits", *(["deploy"] if "deploy" in config.graphs else [])]
+    return {
+        f"{precision}-{target}.{graph}": artifact_name(name, precision, target, graph) for precision, target in kinds for graph in graphs
+    }
+
+
 @contextmanager
 def _workshop(out: Path) -> Iterator[Path]:
     """A hidden folder inside ``out`` to make files in; gone afterwards, also what a killed export left. Hold ``out`` first."""
@@ -60,14 +74,16 @@ def _make(bundle: Path, name: str, out: Path, config: ExportConfig, data: DataCo
     from gddctl.export.deploy_graph import to_deploy
     from gddctl.export.onnx_graph import export_logits
 
-    def with_deploy(logits: Artifact, target: str) -> Iterator[Artifact]:
-        yield logits
-        if "deploy" in config.graphs:
-            yield to_deploy(logits, out / artifact_name(name, logits.info.precision, target, "deploy"))
+    files = export_names(name, config)
 
-    log.info("export: %s", artifact_name(name, "fp32", "any", "logits"))
-    fp32 = export_logits(bundle, out / artifact_name(name, "fp32", "any", "logits"), opset=config.opset)
-    yield from with_deploy(fp32, "any")
+    def with_deploy(logits: Artifact, kind: str) -> Iterator[Artifact]:
+        yield logits
+        if (deploy := files.get(f"{kind}.deploy")) is not None:
+            yield to_deploy(logits, out / deploy)
+
+    log.info("export: %s", files["fp32-any.logits"])
+    fp32 = export_logits(bundle, out / files["fp32-any.logits"], opset=config.opset)
+    yield from with_deploy(fp32, "fp32-any")
     if data is None:
         return
     from gddctl.export.calibration.collect import calibrate
@@ -77,9 +93,7 @@ def _make(bundle: Path, name: str, out: Path, config: ExportConfig, data: DataCo
     train, val = (open_usable(data, split) for split in (data.train_split, data.val_split))
     record = calibrate(fp32, train, config.calibration, held_out=val, split=data.train_split)
     record.write(out / f"{name}-calibration.json")
-    for target in config.targets:
-        if target != "ort-cpu":
-            raise UsageError(f"--target {target}: INT8 can be lowered for ort-cpu only", remedy="use --target ort-cpu")
-        log.info("export: %s", artifact_name(name, "int8", target, "logits"))
-        int8 = quantize_for_cpu(fp32, record, out / artifact_name(name, "int8", target, "logits"))
-        yield from with_deploy(int8, target)
+    for target in config.targets:  # ort-cpu alone, says ExportConfig
+        kind = f"int8-{target}"
+        log.info("export: %s", files[f"{kind}.logits"])
+        yield from with_deploy(quantize_for_cpu(fp32, record, out / files[f"{kind}.logits"]), kind)

@@ -9,7 +9,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
+from importlib import resources
 from pathlib import Path
+from string import Template
 
 from gddctl.core.config.load import load_config
 from gddctl.core.config.sections import DataConfig, Layout
@@ -89,65 +91,29 @@ def render(seen: Seen, folder: Path) -> str:
     # Larger images than this train at half size by default: a quarter of the pixels; the config says so beside the size.
     shrink = 2 if height * width > 600 * 1200 else 1
     size = (_multiple(height // shrink), _multiple(width // shrink))
-    crop = (min(size[0], 512), min(size[1], 512))
-    mixed = f"  # {len(seen.sizes)} different sizes seen; all are stretched to this" if len(seen.sizes) > 1 else ""
-    root = "null" if seen.root is None else _quoted(os.path.relpath(seen.root, folder))
-    shown = "DIR" if seen.root is None else os.path.relpath(seen.root)
-    rare = f"# not seen in the {_LOOKED_AT} images looked at: {', '.join(seen.rare)}\n" if seen.rare else ""
-    return f"""\
-# gddctl: {seen}
-# classes: {", ".join(seen.classes)}
-{rare}# Check it:  gddctl data check {shown}
-# Run it:    gddctl run THIS FILE            Every key left out has a default: gddctl run THIS --dry-run prints them all.
-name: {_quoted(seen.root.name.lstrip(".") or "run") if seen.root is not None else "drawn"}
-seed: 0
-
-data:
-  layout: {seen.layout}
-  root: {root}
-  train_split: {next(iter(seen.counts))}
-  val_split: {list(seen.counts)[1]}
-  preprocess:
-    size: [{size[0]}, {size[1]}]      # network input, height x width; images were {seen.size[0]} x {seen.size[1]}{mixed}
-    resize: stretch         # or letterbox, which keeps the aspect ratio and pads
-  skip_bad: 0               # training refuses a set with more bad pairs than this
-
-teacher:                    # large and accurate; or give a finished one:  bundle: path/to/teacher
-  arch: pspnet              # pspnet, deeplabv3, deeplabv3plus, fpn, upernet
-  encoder: resnet101        # resnet34 where there is no GPU: GDD's generator grows with the square of the teacher's channels
-  output_stride: 8          # 16 is faster to train, and coarser
-  encoder_weights: none     # imagenet (needs the network once), or a local .safetensors file
-
-student:                    # what ships
-  arch: pspnet
-  encoder: resnet18
-  output_stride: 8
-  encoder_weights: none
-
-train:                      # shared by teacher, baseline and student, so that they compare
-  iterations: 40000
-  batch_size: 16
-  crop: [{crop[0]}, {crop[1]}]
-  optimizer: sgd
-  lr: 0.02
-  weight_decay: 0.0005
-  precision: bf16           # fp32, bf16 or fp16
-  clip_norm: 10.0           # GDD's first gradients are large: unclipped they can end in NaN
-  device: auto
-  devices: 1
-  workers: {max(1, min(8, (os.cpu_count() or 2) - 1))}
-  val_every: 4000
-  checkpoint_every: 1000
-
-distill:
-  method:
-    kind: gdd               # Generative Denoise Distillation
-    weight: 145.0           # for a 2048-channel teacher; less for smaller ones: gdd/ce of 0.5 to 2 after 500 iterations
-
-export:
-  precisions: [fp32, int8]
-  calibration: {{images: {min(128, seen.counts[next(iter(seen.counts))])}}}   # from the train split, never from val
-"""
+    train, val = seen.counts
+    values = {
+        "seen": seen,
+        "classes": ", ".join(seen.classes),
+        "rare": f"# not seen in the {_LOOKED_AT} images looked at: {', '.join(seen.rare)}\n" if seen.rare else "",
+        "shown": "DIR" if seen.root is None else os.path.relpath(seen.root),
+        "name": "drawn" if seen.root is None else _quoted(seen.root.name.lstrip(".") or "run"),
+        "layout": seen.layout,
+        "root": "null" if seen.root is None else _quoted(os.path.relpath(seen.root, folder)),
+        "train": train,
+        "val": val,
+        "height": size[0],
+        "width": size[1],
+        "seen_height": seen.size[0],
+        "seen_width": seen.size[1],
+        "mixed": f"  # {len(seen.sizes)} different sizes seen; all are stretched to this" if len(seen.sizes) > 1 else "",
+        "crop_height": min(size[0], 512),
+        "crop_width": min(size[1], 512),
+        "workers": max(1, min(8, (os.cpu_count() or 2) - 1)),
+        "images": min(128, seen.counts[train]),
+    }
+    template = resources.files("gddctl.pipeline").joinpath("init_template.yaml").read_text(encoding="utf-8")
+    return Template(template).substitute(values)
 
 
 def _quoted(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,13 @@ def evaluate_path(
     """Accuracy of the model at ``model`` on its data."""
     with open_runtime(model, device=device, threads=threads) as runtime:
         found = data_of_model(model, runtime.info.preprocess, data=data, layout=layout)
-        return evaluate_on(model, found, split=split or found.val_split, device=device, threads=threads)
+        split = split or found.val_split
+        return evaluate(runtime, open_usable(found, split), split=split, progress=counter(f"evaluate {model.name}"))
 
 
-def evaluate_on(model: Path, data: DataConfig, *, split: str, device: Device = "cpu", threads: int | None = None) -> EvalReport:
+def evaluate_on(model: Path, data: DataConfig, *, split: str) -> EvalReport:
     """Accuracy of the model at ``model`` on ``split`` of ``data``."""
-    with open_runtime(model, device=device, threads=threads) as runtime:
+    with open_runtime(model) as runtime:
         return evaluate(runtime, open_usable(data, split), split=split, progress=counter(f"evaluate {model.name}"))
 
 
@@ -88,12 +88,19 @@ def bench_paths(artifacts: Sequence[Path], config: BenchConfig, *, out: Path | N
     Raises:
         UsageError: ``out`` is a file or in use; nothing was measured then.
     """
-    measure = partial(bench, artifacts, config, mious=_known_mious(artifacts), progress=counter("bench"))
     if out is None:
-        return measure()
+        return bench(artifacts, config, mious=_known_mious(artifacts), progress=counter("bench"))
     with hold(out):  # before minutes of measuring, not after
-        report = measure(raw_out=out / "latency.npz")
-        write_json(out / "latency.json", report.to_json())
+        return bench_into(out, artifacts, config)
+
+
+def bench_into(
+    out: Path, artifacts: Sequence[Path], config: BenchConfig, images: Sequence[NDArray[np.uint8]] | None = None
+) -> LatencyReport:
+    """Measure ``artifacts`` in turns and write ``latency.json`` and the raw samples into ``out``. Hold ``out`` first."""
+    mious = _known_mious(artifacts)
+    report = bench(artifacts, config, raw_out=out / "latency.npz", images=images, mious=mious, progress=counter("bench"))
+    write_json(out / "latency.json", report.to_json())
     return report
 
 

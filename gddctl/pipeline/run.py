@@ -13,18 +13,18 @@ from typing import Any
 
 from gddctl.core.artifact.card import Role
 from gddctl.core.artifact.card_io import read_card
-from gddctl.core.artifact.manifest import artifact_name, identity_of
+from gddctl.core.artifact.manifest import identity_of
 from gddctl.core.config.load import digest_of, to_settings
 from gddctl.core.config.sections import RunConfig
-from gddctl.core.files import atomic_folder, read_json, write_json
+from gddctl.core.files import atomic_folder, write_json
 from gddctl.core.lazy import require
 from gddctl.core.reports.evaluation import EVAL_SCHEMA
 from gddctl.core.reports.parity import ParityReport
 from gddctl.core.workspace import belongs, hold, is_run
 from gddctl.pipeline import folder as folders
-from gddctl.pipeline.exporting import export_bundle
+from gddctl.pipeline.exporting import export_bundle, export_names
 from gddctl.pipeline.folder import Stage
-from gddctl.pipeline.judging import bench_images, counter, evaluate_on, rung_of
+from gddctl.pipeline.judging import bench_images, bench_into, evaluate_on, rung_of
 from gddctl.pipeline.pictures import draw
 from gddctl.pipeline.preflight import look_ahead
 from gddctl.pipeline.summary import Summary, summarise
@@ -157,13 +157,7 @@ def _copy_bundle(source: Path, target: Path) -> None:
 
 def _artifacts(config: RunConfig, out: Path) -> dict[str, Path]:
     """Every exported file of the student that the config asks for: by label, in the order they are made."""
-    files: dict[str, Path] = {}
-    graphs = ["logits", *(["deploy"] if "deploy" in config.export.graphs else [])]
-    kinds = [("fp32", "any"), *(("int8", target) for target in config.export.targets if "int8" in config.export.precisions)]
-    for precision, target in kinds:
-        for graph in graphs:
-            files[f"{precision}-{target}.{graph}"] = out / "artifacts" / artifact_name("student", precision, target, graph)
-    return files
+    return {label: out / "artifacts" / name for label, name in export_names("student", config.export).items()}
 
 
 def _export(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
@@ -213,18 +207,10 @@ def _parity(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
 
 
 def _bench(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
-    from gddctl.prove.latency import bench
-
     paths = [*([out / "student"] if config.bench.torch else []), *_artifacts(config, out).values()]
-
-    def work() -> None:
-        mious = {report["sha256"]: report["miou"] for report in read_json(out / "eval.json")["models"].values()}
-        images = bench_images(config.data)
-        report = bench(paths, config.bench, raw_out=out / "latency.npz", images=images, mious=mious, progress=counter("bench"))
-        write_json(out / "latency.json", report.to_json())
-
     inputs = {"models": [identity_of(path) for path in paths], "bench": settings["bench"]}
-    return Stage("bench", _WHAT["bench"], inputs, ("latency.json", "latency.npz"), work)
+    outputs = ("latency.json", "latency.npz")
+    return Stage("bench", _WHAT["bench"], inputs, outputs, lambda: _ignore(bench_into(out, paths, config.bench, bench_images(config.data))))
 
 
 def _pictures(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
