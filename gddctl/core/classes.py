@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from gddctl.core.errors import ArtifactError
 from gddctl.core.section import Section
 
 IGNORE = 255  # the one ignore value inside gddctl; readers map every layout's own void onto it
@@ -50,3 +51,21 @@ class ClassTable(Section):
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """RGB colours in the order of train ids."""
         return tuple(item.color for item in self.classes)
+
+
+def require_same_classes(model: ClassTable, data: ClassTable, *, who: str) -> None:
+    """The model's classes are the dataset's, in the same order; colours may differ.
+
+    Args:
+        model: the model's table.
+        data: the dataset's.
+        who: the model, as the message names it.
+
+    Raises:
+        ArtifactError: they are not; the message lists both.
+    """
+    if model.names != data.names:
+        raise ArtifactError(
+            f"{who} knows {len(model)} classes ({', '.join(model.names)}) but the dataset has {len(data)} ({', '.join(data.names)})",
+            remedy="use a model and a dataset with the same classes in the same order",
+        )

@@ -9,10 +9,9 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import nn
 
-from gddctl.core.classes import ClassTable
+from gddctl.core.classes import ClassTable, require_same_classes
 from gddctl.core.config.methods import NoMethod
 from gddctl.core.config.sections import TrainConfig
-from gddctl.core.errors import ArtifactError
 from gddctl.data.augment import TrainAugment
 from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
@@ -121,12 +120,7 @@ def _teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> tuple[
     if not job.distils or job.teacher is None:
         return None, None
     model, card = load_bundle(job.teacher)
-    if card.classes.names != classes.names:
-        raise ArtifactError(
-            f"{job.teacher}: the teacher knows {len(card.classes)} classes ({', '.join(card.classes.names[:4])}…), "
-            f"the data has {len(classes)} ({', '.join(classes.names[:4])}…)",
-            remedy="use a teacher trained on the same classes",
-        )
+    require_same_classes(card.classes, classes, who=f"teacher {job.teacher}")
     if job.train.channels_last:
         model.to(memory_format=torch.channels_last)  # in place
     return FrozenTeacher(model).to(device), card.weights_sha256

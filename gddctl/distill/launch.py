@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from gddctl.distill.lifeline import end_with_parent
+from gddctl.core.lifeline import end_with_parent
 
 AGENT = "GDDCTL_AGENT"  # environment: process id of the launcher
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from gddctl.core.lifeline import end_with_parent
 from gddctl.core.preprocess import PreprocessSpec
 from gddctl.data.augment import TrainAugment
 from gddctl.data.dataset import SegDataset
 from gddctl.data.preprocess import gain_and_shift, resize_image, resize_label
 from gddctl.distill.cache import Pair, PairCache
-from gddctl.distill.lifeline import end_with_parent
 from gddctl.distill.seeds import derive, epoch_order
 from gddctl.models.protocol import Batch
 

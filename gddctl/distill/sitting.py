@@ -10,11 +10,11 @@ import torch
 from lightning_fabric import Fabric
 
 from gddctl.core.errors import UsageError
+from gddctl.core.lifeline import end_with_parent
 from gddctl.core.workspace import differing_keys
 from gddctl.distill.assemble import assemble
 from gddctl.distill.finish import write_bundle
 from gddctl.distill.job import TrainJob
-from gddctl.distill.lifeline import end_with_parent
 from gddctl.distill.loop import Loop
 from gddctl.distill.places import local_processes, make_fabric, under_torchrun
 from gddctl.distill.prepare import Preparation, prepare
@@ -22,6 +22,7 @@ from gddctl.distill.progress import Reporter, SilentReporter
 from gddctl.distill.records import Records
 from gddctl.distill.resume import Checkpoint, Checkpoints, Position
 from gddctl.distill.snapshot import restore
+from gddctl.runtime.cpu import usable_cores
 
 
 def sit(job: TrainJob, reporter: Reporter) -> Path:
@@ -82,7 +83,7 @@ def _threads(job: TrainJob) -> int:
     if job.train.threads is not None:
         return job.train.threads
     local = local_processes()
-    return max(1, len(os.sched_getaffinity(0)) // local) if local > 1 else torch.get_num_threads()
+    return max(1, usable_cores() // local) if local > 1 else torch.get_num_threads()
 
 
 def _conditions(fabric: Fabric) -> dict[str, Any]:

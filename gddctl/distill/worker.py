@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from gddctl.core.lifeline import end_with_parent
 from gddctl.distill.launch import AGENT
-from gddctl.distill.lifeline import end_with_parent
 
 
 def main() -> int:

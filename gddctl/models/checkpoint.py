@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gddctl.core.artifact.card import CARD_NAME, WEIGHTS_NAME, Card
-from gddctl.core.artifact.card_io import read_card
+from gddctl.core.artifact.card_io import read_card, require_weights
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import atomic_folder, write_text
@@ -66,16 +66,8 @@ def load_into(model: Segmenter, folder: Path) -> Card:
 
 def read_bundle_state(folder: Path, card: Card) -> dict[str, Tensor]:
     """The weights beside a card, checked against its digest and its class list."""
-    path = folder / WEIGHTS_NAME
-    if not path.is_file():
-        raise ArtifactError(f"{path}: missing; a bundle is {CARD_NAME} and {WEIGHTS_NAME}", remedy="train again or copy the whole folder")
-    state = read_weights(path)
-    found = sha256_file(path)
-    if found != card.weights_sha256:
-        raise ArtifactError(
-            f"{path}: the weights do not match the card (sha256 {found[:12]}…, expected {card.weights_sha256[:12]}…)",
-            remedy="they were changed or damaged after training; restore the folder or train again",
-        )
+    require_weights(folder, card)
+    state = read_weights(folder / WEIGHTS_NAME)
     head = state.get("head.classifier.weight")
     if head is not None and head.shape[0] != len(card.classes):
         raise ArtifactError(

@@ -19,9 +19,9 @@ from gddctl.core.config.yaml_text import write_yaml
 from gddctl.core.errors import UsageError
 from gddctl.core.files import write_text
 from gddctl.core.preprocess import PreprocessSpec
-from gddctl.data.dataset import SegDataset
 from gddctl.data.open import open_dataset
 from gddctl.pipeline.datasets import data_at
+from gddctl.prove.subject import chosen_images
 
 _LOOKED_AT = 24  # images whose size and labels are read; enough to see mixed sizes and rare classes
 
@@ -74,7 +74,7 @@ def look(directory: Path | None, layout: Enum | None) -> Seen:
     train = splits[config.train_split]
     sizes: Counter[tuple[int, int]] = Counter()
     present: set[int] = set()
-    for index in _spread(train):
+    for index in chosen_images(train, _LOOKED_AT):
         sample = train[index]
         height, width = sample.label.shape
         sizes[(height, width)] += 1
@@ -129,9 +129,3 @@ def _free_name(path: Path) -> Path:
 
 def _multiple(side: int, of: int = 8) -> int:
     return max(32, side // of * of)
-
-
-def _spread(dataset: SegDataset) -> list[int]:
-    """Indices spread evenly over the dataset."""
-    count = min(_LOOKED_AT, len(dataset))
-    return [position * len(dataset) // count for position in range(count)]

@@ -26,6 +26,7 @@ from gddctl.prove.evaluate import evaluate
 from gddctl.prove.gates import limits_for
 from gddctl.prove.latency import bench
 from gddctl.prove.parity import parity
+from gddctl.prove.subject import chosen_images
 from gddctl.runtime.open import open_runtime
 from gddctl.runtime.protocol import Device
 
@@ -107,8 +108,7 @@ def bench_into(
 def bench_images(data: DataConfig, count: int = 8) -> list[NDArray[np.uint8]]:
     """A few real validation images, spread over the split."""
     dataset = open_usable(data, data.val_split)
-    count = min(count, len(dataset))
-    return [dataset[position * len(dataset) // count].image for position in range(count)]
+    return [dataset[index].image for index in chosen_images(dataset, count)]
 
 
 def counter(what: str) -> Callable[[int, int], None]:

@@ -14,6 +14,7 @@ from gddctl.core.files import write_bytes
 from gddctl.pipeline.datasets import open_usable
 from gddctl.prove.overlay import overlay_strip
 from gddctl.prove.predict import predict_masks
+from gddctl.prove.subject import chosen_images
 from gddctl.runtime.open import open_runtime
 
 COUNT = 4
@@ -22,8 +23,7 @@ COUNT = 4
 def draw(folder: Path, data: DataConfig, models: Mapping[str, Path], count: int = COUNT) -> list[Path]:
     """Write ``folder/pictures/NN-NAME.png`` for ``count`` validation images; ``models`` by title, in order."""
     dataset = open_usable(data, data.val_split)
-    count = min(count, len(dataset))
-    samples = [dataset[(2 * position + 1) * len(dataset) // (2 * count)] for position in range(count)]
+    samples = [dataset[index] for index in chosen_images(dataset, count)]
     masks: list[list[tuple[str, np.ndarray]]] = [[("label", sample.label)] for sample in samples]
     for title, path in models.items():
         with open_runtime(path) as runtime:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gddctl.core.artifact.card import WEIGHTS_NAME, Role
-from gddctl.core.artifact.card_io import read_card
-from gddctl.core.classes import ClassTable
+from gddctl.core.artifact.card import Role
+from gddctl.core.artifact.card_io import read_card, require_weights
+from gddctl.core.classes import ClassTable, require_same_classes
 from gddctl.core.config.sections import NetworkConfig, RunConfig
-from gddctl.core.digest import sha256_file
-from gddctl.core.errors import ArtifactError, UsageError
+from gddctl.core.errors import UsageError
 from gddctl.data.open import open_dataset
 
 
@@ -42,19 +41,8 @@ def require_fitting_bundle(folder: Path, classes: ClassTable) -> None:
         ArtifactError: as said.
     """
     card = read_card(folder)
-    weights = folder / WEIGHTS_NAME
-    if not weights.is_file():
-        raise ArtifactError(f"{weights}: missing", remedy="train again or copy the whole folder")
-    if (found := sha256_file(weights)) != card.weights_sha256:
-        raise ArtifactError(
-            f"{weights}: the weights do not match the card (sha256 {found[:12]}…, expected {card.weights_sha256[:12]}…)",
-            remedy="they were changed or damaged after training; restore the folder or train again",
-        )
-    if card.classes.names != classes.names:
-        raise ArtifactError(
-            f"{folder}: its classes ({', '.join(card.classes.names)}) are not the dataset's ({', '.join(classes.names)})",
-            remedy="use the data it was trained for, with the same classes in the same order",
-        )
+    require_weights(folder, card)
+    require_same_classes(card.classes, classes, who=str(folder))
 
 
 def _require_weights(network: NetworkConfig, section: str) -> None:

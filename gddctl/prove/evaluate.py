@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 from typing_extensions import assert_never
 
 from gddctl.core.artifact.info import ModelInfo
+from gddctl.core.classes import require_same_classes
 from gddctl.core.errors import DataError
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.data.dataset import Sample, SegDataset
 from gddctl.data.score import ConfusionMatrix
 from gddctl.prove.predict import predict_masks
 from gddctl.prove.progress import Progress
-from gddctl.prove.subject import chosen_images, label_of, require_same_classes
+from gddctl.prove.subject import chosen_images, label_of
 from gddctl.runtime.protocol import Runtime
 
 
@@ -37,7 +38,7 @@ def evaluate(
         ArtifactError: the classes differ, or the model answers with NaN.
         DataError: no images, or a label of another size than its image.
     """
-    require_same_classes(runtime.info, dataset)
+    require_same_classes(runtime.info.classes, dataset.classes, who=f"model '{runtime.info.name}'")
     indices = chosen_images(dataset, limit)
     confusion = ConfusionMatrix(len(dataset.classes))
     for start in range(0, len(indices), batch):

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.errors import GddctlError
+from gddctl.core.lifeline import end_with_parent
 from gddctl.prove.affinity import allowed_cpus, pick_cpus, pin
 from gddctl.prove.predict import network_input
 from gddctl.prove.sampling import measure, warm_up
@@ -26,7 +27,6 @@ from gddctl.runtime.protocol import Runtime
 
 SETTLE_SECONDS = 0.2  # untimed calls at the start of a turn: caches and clock speed come back after the wait
 PREPROCESS_SAMPLES = 30  # per turn; resizing is short and its spread is not the question
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Bench:
@@ -113,19 +113,9 @@ def serve(commands: TextIO, answers: TextIO) -> None:
         answers.flush()
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent goes, however it goes (Linux); elsewhere the end of stdin ends it."""
-    if sys.platform.startswith("linux"):
-        import ctypes
-
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it went before the line above
-            os._exit(1)
-
-
 def main() -> None:
     """Entry of the child."""
-    die_with_parent(int(sys.argv[1]))
+    end_with_parent(int(sys.argv[1]))  # where there is no prctl, the end of stdin ends it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in its own time
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what native libraries print must not mix with the answers

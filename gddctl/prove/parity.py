@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gddctl.core.classes import IGNORE
+from gddctl.core.classes import IGNORE, require_same_classes
 from gddctl.core.config.sections import Limits
 from gddctl.core.errors import ArtifactError
 from gddctl.core.reports.parity import Rung
@@ -20,7 +20,7 @@ from gddctl.prove.difference import Difference, StreamingDifference
 from gddctl.prove.evaluate import checked_label
 from gddctl.prove.predict import network_input
 from gddctl.prove.progress import Progress
-from gddctl.prove.subject import chosen_images, label_of, require_same_classes
+from gddctl.prove.subject import chosen_images, label_of
 from gddctl.runtime.protocol import Runtime
 
 _INF_LOGIT = 1e6  # stands for Inf when a mask is made of broken logits; the NaN count has failed the rung by then
@@ -53,7 +53,7 @@ def parity(
         ArtifactError: classes or preprocessing of the two differ, or the reference itself answers with NaN.
     """
     _require_comparable(reference, candidate)
-    require_same_classes(candidate.info, dataset)
+    require_same_classes(candidate.info.classes, dataset.classes, who=f"model '{candidate.info.name}'")
     indices = chosen_images(dataset, max_images)
     compared = _Compared(len(dataset.classes), logits=reference.info.graph == candidate.info.graph == "logits")
     for done, index in enumerate(indices, start=1):

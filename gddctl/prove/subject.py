@@ -1,10 +1,9 @@
-"""Who is being judged: what a model is called, whether it fits the dataset, and on which of its images it is judged."""
+"""Who is being judged, and on what: the name of a model, and the images chosen from a dataset."""
 
 from __future__ import annotations
 
-from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import artifact_name
-from gddctl.core.errors import ArtifactError, DataError
+from gddctl.core.errors import DataError
 from gddctl.data.dataset import SegDataset
 from gddctl.runtime.protocol import Runtime
 
@@ -15,21 +14,6 @@ def label_of(runtime: Runtime) -> str:
     if runtime.backend.startswith("torch"):
         return info.name
     return artifact_name(info.name, info.precision, info.target, info.graph, suffix="")
-
-
-def require_same_classes(info: ModelInfo, dataset: SegDataset) -> None:
-    """The model's classes are the dataset's, in the same order; colours may differ.
-
-    Raises:
-        ArtifactError: they are not; the message lists both.
-    """
-    model, data = info.classes.names, dataset.classes.names
-    if model != data:
-        raise ArtifactError(
-            f"model '{info.name}' answers with {len(model)} classes ({', '.join(model)}) "
-            f"but the dataset has {len(data)} ({', '.join(data)})",
-            remedy="name the dataset that the model was trained for, with the same classes in the same order",
-        )
 
 
 def chosen_images(dataset: SegDataset, limit: int | None) -> list[int]:

@@ -32,21 +32,6 @@ class Cpu:
         return bool(self.flags & {"avx512_vnni", "avx_vnni"})
 
     @property
-    def has_avx512(self) -> bool:
-        """512-bit vectors (x86)."""
-        return "avx512f" in self.flags
-
-    @property
-    def has_amx(self) -> bool:
-        """Matrix tiles for INT8 (x86)."""
-        return "amx_int8" in self.flags
-
-    @property
-    def has_neon(self) -> bool:
-        """128-bit vectors (Arm)."""
-        return "asimd" in self.flags or "neon" in self.flags
-
-    @property
     def int8_saturates(self) -> bool:
         """Whether u8 x s8 products of full range overflow their 16-bit sums: x86 without VNNI."""
         return self.is_x86 and not self.has_vnni

@@ -10,22 +10,22 @@ ARM = "processor : 0\nFeatures : fp asimd asimddp\n"
 
 def test_x86_with_and_without_vnni() -> None:
     plain = parse_cpuinfo(X86.format(extra=""), "x86_64")
-    assert plain.model == "A" and plain.has_avx512 and not plain.has_vnni and plain.int8_saturates
+    assert plain.model == "A" and not plain.has_vnni and plain.int8_saturates
     for flag in ("avx_vnni", "avx512_vnni"):
         cpu = parse_cpuinfo(X86.format(extra=flag), "x86_64")
         assert cpu.has_vnni and not cpu.int8_saturates
-    assert parse_cpuinfo(X86.format(extra="amx_int8"), "x86_64").has_amx
+    assert parse_cpuinfo(X86.format(extra="amx_int8"), "x86_64").describe().endswith("amx_int8")
 
 
 def test_arm_does_not_saturate() -> None:
     cpu = parse_cpuinfo(ARM, "aarch64")
-    assert cpu.has_neon and not cpu.has_vnni and not cpu.int8_saturates
+    assert not cpu.has_vnni and not cpu.int8_saturates
     assert "asimddp" in cpu.describe()
 
 
 def test_nothing_known() -> None:
     cpu = parse_cpuinfo("", "riscv64")
-    assert not (cpu.has_vnni or cpu.has_neon or cpu.int8_saturates) and cpu.describe()
+    assert not (cpu.has_vnni or cpu.int8_saturates) and cpu.describe()
 
 
 def test_this_machine() -> None:

@@ -1,11 +1,12 @@
-"""Reading a bundle's card, without torch."""
+"""Reading a bundle's card and checking its weights against it, without torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gddctl.core.artifact.card import CARD_NAME, Card
+from gddctl.core.artifact.card import CARD_NAME, WEIGHTS_NAME, Card
 from gddctl.core.config.load import parse
+from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError, ConfigError, UsageError
 from gddctl.core.files import read_json
 
@@ -31,3 +32,19 @@ def read_card(folder: Path) -> Card:
         return parse(Card, value)
     except ConfigError as error:
         raise ArtifactError(f"{path}: not a card that this version reads ({error.message})", remedy="restore it or train again") from error
+
+
+def require_weights(folder: Path, card: Card) -> None:
+    """The weights beside ``card`` are there and are those that it names.
+
+    Raises:
+        ArtifactError: missing, truncated or changed.
+    """
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing; a bundle is {CARD_NAME} and {WEIGHTS_NAME}", remedy="train again or copy the whole folder")
+    if (found := sha256_file(path)) != card.weights_sha256:
+        raise ArtifactError(
+            f"{path}: the weights do not match the card (sha256 {found[:12]}…, expected {card.weights_sha256[:12]}…)",
+            remedy="they were changed or damaged after training; restore the folder or train again",
+        )
