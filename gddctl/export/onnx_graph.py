@@ -22,6 +22,7 @@ from gddctl.core.files import atomic_path
 from gddctl.core.lazy import require
 from gddctl.export.census import census_of
 from gddctl.export.graph_file import check_graph, save_model
+from gddctl.export.onnx_ops import name_tensors
 from gddctl.export.simplify import simplify
 from gddctl.models.checkpoint import load_bundle
 from gddctl.runtime.describe import info_of_card
@@ -65,6 +66,7 @@ def export_logits(bundle: Path, out: Path, *, opset: int = 20) -> Artifact:
     with atomic_path(out) as temporary:
         proto = _trace(network, card.preprocess.size, opset)
         simplify(proto)
+        name_tensors(proto)
         check_graph(proto, info)
         info = info.model_copy(update={"census": census_of(proto)})
         save_model(proto, info, temporary)

@@ -7,8 +7,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import assert_never
 
-_MIN_SCALE = 1e-9  # of a tensor or channel that is zero everywhere: any scale is right, a denormal one is slow
+from gddctl.core.config.sections import Target
+from gddctl.quant.choice import Placement
+
+# Smallest scale, of a tensor or channel that is zero everywhere: any scale is right there, but a denormal one is slow or imprecise.
+_MIN_SCALE = {"float32": 1e-9, "float16": 2.0**-14}
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,9 @@ class Scheme:
     activation: Literal["uint8", "int8"]
     symmetric: bool  # activations: zero point at 0
     weight_bits: Literal[7, 8]
+    placement: Placement = "codes"
+    bias: Literal["int32", "float"] = "int32"  # int32: codes at the accumulator's scale
+    scale: Literal["float32", "float16"] = "float32"  # float16: every scale is a number of that type, so that casting changes no code
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -52,8 +60,32 @@ def cpu_scheme(*, x86: bool, saturates: bool) -> Scheme:
 
 
 def tensorrt_scheme() -> Scheme:
-    """What TensorRT's parser accepts: s8, zero point 0 everywhere."""
-    return Scheme(activation="int8", symmetric=True, weight_bits=8)
+    """What TensorRT's parser accepts: s8, zero point 0 everywhere, no int32 bias; the graph around the pairs is FP16."""
+    return Scheme(activation="int8", symmetric=True, weight_bits=8, placement="inputs", bias="float", scale="float16")
+
+
+def openvino_scheme() -> Scheme:
+    """What OpenVINO's integer kernels on x86 take: u8 activations, s8 weights, float bias."""
+    return Scheme(activation="uint8", symmetric=False, weight_bits=8, placement="codes", bias="float")
+
+
+def scheme_for(target: Target, *, x86: bool, saturates: bool) -> Scheme:
+    """The scheme of an INT8 file for ``target``; ``ort-cpu`` depends on the CPU it will run on.
+
+    Raises:
+        ValueError: no INT8 file is made for this target.
+    """
+    match target:
+        case "ort-cpu":
+            return cpu_scheme(x86=x86, saturates=saturates)
+        case "openvino":
+            return openvino_scheme()
+        case "tensorrt":
+            return tensorrt_scheme()
+        case "any" | "ort-cuda":
+            raise ValueError(f"no INT8 scheme for target '{target}'")
+        case _:
+            assert_never(target)
 
 
 def activation_affine(low: float, high: float, scheme: Scheme) -> Affine:
@@ -67,16 +99,15 @@ def activation_affine(low: float, high: float, scheme: Scheme) -> Affine:
     low, high = min(low, 0.0), max(high, 0.0)
     smallest, largest = scheme.limits
     if scheme.symmetric:
-        return Affine(_scale(max(-low, high) / largest), 0)
-    scale = _scale((high - low) / (largest - smallest))
+        return Affine(_scale(max(-low, high) / largest, scheme), 0)
+    scale = _scale((high - low) / (largest - smallest), scheme)
     return Affine(scale, int(np.clip(round(smallest - low / scale), smallest, largest)))
 
 
 def weight_scales(weight: NDArray[np.float32], scheme: Scheme) -> NDArray[np.float32]:
     """One scale per output channel (axis 0). Shape: (O, ...) -> (O,)."""
     peak = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1)
-    scales: NDArray[np.float32] = np.maximum(peak / scheme.weight_limit, _MIN_SCALE).astype(np.float32)
-    return scales
+    return _representable(np.maximum(peak / scheme.weight_limit, _MIN_SCALE[scheme.scale]), scheme)
 
 
 def bias_safe(scales: NDArray[np.float32], bias: NDArray[np.float32], input_scale: float) -> NDArray[np.float32]:
@@ -99,5 +130,15 @@ def quantise_bias(bias: NDArray[np.float32], input_scale: float, scales: NDArray
     return codes
 
 
-def _scale(value: float) -> float:
-    return float(np.float32(max(value, _MIN_SCALE)))
+def _scale(value: float, scheme: Scheme) -> float:
+    return float(_representable(np.array([max(value, _MIN_SCALE[scheme.scale])]), scheme)[0])
+
+
+def _representable(scales: NDArray[np.floating], scheme: Scheme) -> NDArray[np.float32]:
+    """The scales as numbers of the scheme's type. FP16 ones are rounded up: a scale that shrank would clip what set it."""
+    if scheme.scale == "float32":
+        return scales.astype(np.float32)
+    half = scales.astype(np.float16)
+    short = half.astype(np.float64) < scales
+    half[short] = np.nextafter(half[short], np.float16(np.inf))
+    return half.astype(np.float32)

@@ -15,6 +15,8 @@ Layout = Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
 Architecture = Literal["pspnet", "deeplabv3", "deeplabv3plus", "fpn", "upernet"]
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["any", "ort-cpu", "ort-cuda", "openvino", "tensorrt"]
+Builder = Literal["auto", "tensorrt", "rtx"]
+CalibrationMethod = Literal["auto", "minmax", "entropy", "percentile", "mse"]
 
 
 class SyntheticConfig(Section):
@@ -119,29 +121,58 @@ class DistillConfig(Section):
 
 
 class CalibrationConfig(Section):
-    """Which training images set the INT8 ranges."""
+    """Which training images set the INT8 ranges, and how."""
 
     images: PositiveInt = 128
-    method: Literal["minmax"] = "minmax"
+    method: CalibrationMethod = "auto"
     seed: NonNegativeInt = 0
+    balanced: bool = True  # draw images so that rare classes are seen; false: by seed alone
+    scored_on: PositiveInt = 32  # held-out training images on which ``auto`` and recovery compare
+
+
+class EngineConfig(Section):
+    """How TensorRT engines are built."""
+
+    builder: Builder = "auto"
+    min_batch: PositiveInt = 1
+    opt_batch: PositiveInt = 1
+    max_batch: PositiveInt = 8
+    workspace_mb: PositiveInt = 1024  # most scratch memory that a layer may take; 1 GiB also fits an 8 GB Orin
+    optimization_level: Annotated[int, Field(ge=0, le=5)] = 3  # TensorRT's own default
+    compute_capabilities: tuple[str, ...] = ()  # TensorRT-RTX only, e.g. ("8.6", "8.9"); empty: its portable default
+    cache: bool = True  # keep timing results and finished engines for the next build of the same
+
+    @model_validator(mode="after")
+    def _batches_are_ordered(self) -> EngineConfig:
+        if not self.min_batch <= self.opt_batch <= self.max_batch:
+            raise ValueError(
+                f"min_batch {self.min_batch}, opt_batch {self.opt_batch}, max_batch {self.max_batch}: expected min <= opt <= max"
+            )
+        return self
 
 
 class ExportConfig(Section):
     """The files to make."""
 
     precisions: tuple[Precision, ...] = ("fp32", "int8")
-    targets: tuple[Target, ...] = ("ort-cpu",)  # of the int8 artifacts; fp32 serves any
+    targets: tuple[Target, ...] = ("ort-cpu",)  # of the int8 artifacts; fp32 and fp16 serve any
     graphs: tuple[Literal["logits", "deploy"], ...] = ("logits", "deploy")
     opset: Annotated[int, Field(ge=18, le=22)] = 20  # TensorRT 10.3 reads up to 20
     calibration: CalibrationConfig = CalibrationConfig()
+    recover: bool = True  # where the INT8 gate fails on held-out training images, leave the worst blocks in high precision
+    engines: bool = False  # also build TensorRT engines
+    engine: EngineConfig = EngineConfig()
 
     @model_validator(mode="after")
     def _can_be_made(self) -> ExportConfig:
-        # Refused before the training, not after it; the two types also name what other versions' files hold.
-        for what, asked, made in (("precision", self.precisions, ("fp32", "int8")), ("target", self.targets, ("ort-cpu",))):
-            for item in asked:
-                if item not in made:
-                    raise ValueError(f"{what} '{item}' cannot be exported yet; expected {' or '.join(made)}")
+        # Refused before the training, not after it.
+        if "int8" in self.precisions and "ort-cuda" in self.targets:
+            raise ValueError(
+                "int8 for 'ort-cuda' is not made: ONNX Runtime's CUDA provider computes float between Q and DQ; "
+                "use fp16 there, or the target tensorrt"
+            )
+        if self.engines and "int8" in self.precisions and "tensorrt" not in self.targets:
+            raise ValueError("engines from int8 need the target 'tensorrt' among export.targets")
         return self
 
 
@@ -153,6 +184,10 @@ class Limits(Section):
     max_class_drop: NonNegativeFloat | None = None  # points of IoU of the worst class
     min_sqnr_db: float | None = None  # logits against the reference's
     max_abs_diff: NonNegativeFloat | None = None  # logits
+    min_boundary_agreement: Annotated[float, Field(ge=0, le=1)] | None = None  # within a few pixels of a class border
+    min_confident_agreement: Annotated[float, Field(ge=0, le=1)] | None = None  # where the reference's top two are far apart
+    max_p95_ms: PositiveFloat | None = None  # latency, where it was measured
+    max_size_mb: PositiveFloat | None = None  # the file, in 10^6 bytes
 
 
 class GatesConfig(Section):
