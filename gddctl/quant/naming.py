@@ -11,7 +11,7 @@ _KERNEL = ".weight"
 
 
 def tensor_names(ops: Iterable[Op], fixed: Iterable[str]) -> dict[str, str]:
-    """Old name -> new name of every tensor that ``ops`` make, but for ``fixed`` (the graph's inputs and outputs).
+    """Old name -> new name of every activation that ``ops`` make, but for ``fixed`` (the graph's inputs and outputs).
 
     A convolution's output has the path of its module; any other has the name of its first input and its kind.
 
@@ -21,8 +21,11 @@ def tensor_names(ops: Iterable[Op], fixed: Iterable[str]) -> dict[str, str]:
     """
     kept = set(fixed)
     names: dict[str, str] = {}
-    taken = set(kept)
+    taken, sizes = set(kept), set[str]()
     for op in ops:
+        if op.kind == "Shape" or (op.inputs and sizes.issuperset(op.inputs)):
+            sizes.add(op.output)  # arithmetic on sizes is no activation
+            continue
         if op.output in kept or not op.inputs:
             continue
         name = module_of(op.weight) if op.weight else f"{names.get(op.inputs[0], op.inputs[0])}.{op.kind.lower()}"
