@@ -72,9 +72,10 @@ def _size_from_image(onnx: Any, model: Any) -> None:
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in (*inferred.value_info, *inferred.output)}
     nodes, found = [], False
+    done = {node.output[0] for node in graph.node if node.op_type == "Concat" and node.input[0] == "image_batch"}
     for node in copies(graph.node):
         fixed, name = shapes.get(node.output[0], [])[1:], f"{node.output[0]}_size"
-        if node.op_type == "Resize" and len(node.input) == 4 and node.input[3] != name and len(fixed) == 3 and all(fixed):
+        if node.op_type == "Resize" and len(node.input) == 4 and node.input[3] not in done and len(fixed) == 3 and all(fixed):
             found = True
             graph.initializer.append(onnx.numpy_helper.from_array(np.array(fixed, np.int64), f"{name}_fixed"))
             nodes.append(helper.make_node("Concat", ["image_batch", f"{name}_fixed"], [name], name=name, axis=0))
