@@ -25,7 +25,7 @@ from gddctl.core.preprocess import PreprocessSpec
 from gddctl.data.open import open_dataset
 from gddctl.export.calibration.collect import calibrate
 from gddctl.export.deploy_graph import to_deploy
-from gddctl.export.int8 import quantize_for_cpu
+from gddctl.export.int8 import quantize
 from gddctl.export.onnx_graph import export_logits
 from gddctl.models.checkpoint import save_bundle
 from gddctl.models.segmenter import build_segmenter
@@ -71,7 +71,7 @@ def export_all(folder: Path, arch: str, size: tuple[int, int]) -> dict[str, Arti
     save_bundle(folder / "bundle", model, card)
     fp32 = export_logits(folder / "bundle", folder / "fp32.logits.onnx")
     record = calibrate(fp32, train, CalibrationConfig(images=4), held_out=None)
-    int8 = quantize_for_cpu(fp32, record, folder / "int8.logits.onnx")
+    int8 = quantize(fp32, record, folder / "int8.logits.onnx")
     return {
         "fp32.logits": fp32,
         "int8.logits": int8,

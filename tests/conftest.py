@@ -120,7 +120,7 @@ def _export(bundle: Path, out: Path) -> Exported:
     from gddctl.data.synthetic.scenes import SyntheticDataset, train_seed, val_seed
     from gddctl.export.calibration.collect import calibrate
     from gddctl.export.deploy_graph import to_deploy
-    from gddctl.export.int8 import quantize_for_cpu
+    from gddctl.export.int8 import quantize
     from gddctl.export.onnx_graph import export_logits
 
     drawn = _data().synthetic
@@ -129,7 +129,7 @@ def _export(bundle: Path, out: Path) -> Exported:
     fp32 = export_logits(bundle, out / artifact_name(bundle.name, "fp32", "any", "logits"))
     fp32_deploy = to_deploy(fp32, out / artifact_name(bundle.name, "fp32", "any", "deploy"))
     record = calibrate(fp32, train, CALIBRATION, held_out=val)
-    int8 = quantize_for_cpu(fp32, record, out / artifact_name(bundle.name, "int8", "ort-cpu", "logits"))
+    int8 = quantize(fp32, record, out / artifact_name(bundle.name, "int8", "ort-cpu", "logits"))
     int8_deploy = to_deploy(int8, out / artifact_name(bundle.name, "int8", "ort-cpu", "deploy"))
     write_manifest(out, [fp32, fp32_deploy, int8, int8_deploy])
     return Exported(bundle, fp32, fp32_deploy, int8, int8_deploy, record, train, val)

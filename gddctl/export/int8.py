@@ -1,4 +1,4 @@
-"""An FP32 logits graph and a calibration record to an INT8 graph in Q/DQ form, placed so that ONNX Runtime fuses integer kernels."""
+"""An FP32 logits graph and a calibration record to an INT8 graph in Q/DQ form, placed as the target's runtime fuses integer kernels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gddctl.core.artifact.manifest import Artifact
+from gddctl.core.config.sections import Target
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import atomic_path
@@ -16,6 +17,7 @@ from gddctl.export.calibration.record import CalibrationRecord, preprocess_sha25
 from gddctl.export.census import census_of, check_int8
 from gddctl.export.dilation import trim_padding
 from gddctl.export.graph_file import check_graph, load_artifact, save_model
+from gddctl.export.half import beyond_half, cast_to_half
 from gddctl.export.onnx_ops import choice_of
 from gddctl.export.simplify import copies
 from gddctl.quant.choice import Choice
@@ -24,35 +26,52 @@ from gddctl.quant.scheme import (
     Scheme,
     activation_affine,
     bias_safe,
-    cpu_scheme,
     quantise_bias,
     quantise_weight,
+    scheme_for,
     weight_scales,
 )
 from gddctl.runtime.cpu import this_cpu
 
 
-def quantize_for_cpu(fp32: Artifact, record: CalibrationRecord, out: Path, *, scheme: Scheme | None = None) -> Artifact:
-    """Quantise for ONNX Runtime's CPU provider.
+def quantize(
+    fp32: Artifact,
+    record: CalibrationRecord,
+    out: Path,
+    *,
+    target: Target = "ort-cpu",
+    keep: frozenset[str] | set[str] = frozenset(),
+    scheme: Scheme | None = None,
+) -> Artifact:
+    """Quantise for the runtime ``target``; what is not INT8 is FP16 for TensorRT and FP32 elsewhere.
 
     Args:
         fp32: the logits graph that ``record`` was made on.
-        record: ranges of its activations.
+        record: ranges of its activations; one record serves every target.
         out: the .onnx file; written whole, or not at all.
-        scheme: types and bits; None takes what suits this machine's CPU.
+        target: whose kernels the pairs are placed for.
+        keep: outputs of convolutions to leave in high precision besides the classifiers.
+        scheme: types and bits; None takes what suits the target, and for ``ort-cpu`` this machine's CPU.
 
     Raises:
         ArtifactError: record and graph do not belong together, or the result's convolutions are not INT8.
     """
-    _check_pair(fp32, record)
+    check_pair(fp32, record)
     cpu = this_cpu()
-    scheme = scheme or cpu_scheme(x86=cpu.is_x86, saturates=cpu.int8_saturates)
+    scheme = scheme or scheme_for(target, x86=cpu.is_x86, saturates=cpu.int8_saturates)
     model = load_artifact(fp32)
-    insert_qdq(model, choice_of(model), record, scheme)
-    check_int8(census_of(model), str(out))  # before the cutting below multiplies the integer convolutions
-    trim_padding(model)
-    changes = {"precision": "int8", "target": "ort-cpu", "parent_sha256": fp32.sha256, "calibration_sha256": record.digest}
-    info = fp32.info.model_copy(update={**changes, "census": census_of(model)})
+    choice = choice_of(model, scheme.placement, keep)
+    unknown = set(keep) - {node.output[0] for node in model.graph.node if node.op_type == "Conv"}
+    if unknown:
+        raise ArtifactError(f"{fp32.path}: no convolution gives '{min(unknown)}', so it cannot be kept in high precision")
+    insert_qdq(model, choice, record, scheme)
+    if scheme.scale == "float16":
+        cast_to_half(model, beyond_half(record.ranges))
+    check_int8(census_of(model), str(out), kept=len(keep))  # before the cutting below multiplies the integer convolutions
+    if target == "ort-cpu":
+        trim_padding(model)
+    changes = {"precision": "int8", "target": target, "parent_sha256": fp32.sha256, "calibration_sha256": record.digest}
+    info = fp32.info.model_copy(update={**changes, "kept": tuple(sorted(keep)), "census": census_of(model)})
     check_graph(model, info)
     with atomic_path(out) as temporary:
         save_model(model, info, temporary)
@@ -117,7 +136,7 @@ class _Editor:
             input_scale = codes[source].scale
             weight = self._onnx.numpy_helper.to_array(self._weights[node.input[1]])
             scales = weight_scales(weight, self._scheme)
-            if len(node.input) > 2:
+            if len(node.input) > 2 and self._scheme.bias == "int32":
                 bias = self._onnx.numpy_helper.to_array(self._weights[node.input[2]])
                 scales = bias_safe(scales, bias, input_scale)
                 bias_code = quantise_bias(bias, input_scale, scales)
@@ -157,7 +176,12 @@ class _Editor:
         return self._onnx.helper.make_node(kind, inputs, [output], name=f"{output}_{kind}", **attributes)
 
 
-def _check_pair(fp32: Artifact, record: CalibrationRecord) -> None:
+def check_pair(fp32: Artifact, record: CalibrationRecord) -> None:
+    """The record was made on this very model, through this preprocessing.
+
+    Raises:
+        ArtifactError: it was not.
+    """
     if fp32.info.graph != "logits" or fp32.info.precision != "fp32":
         raise ArtifactError(
             f"{fp32.path}: quantisation starts from an fp32 logits graph, this is {fp32.info.precision} {fp32.info.graph}",

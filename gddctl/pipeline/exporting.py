@@ -87,7 +87,7 @@ def _make(bundle: Path, name: str, out: Path, config: ExportConfig, data: DataCo
     if data is None:
         return
     from gddctl.export.calibration.collect import calibrate
-    from gddctl.export.int8 import quantize_for_cpu
+    from gddctl.export.int8 import quantize
 
     log.info("calibrate: %d images of split '%s'", config.calibration.images, data.train_split)
     train, val = (open_usable(data, split) for split in (data.train_split, data.val_split))
@@ -96,4 +96,4 @@ def _make(bundle: Path, name: str, out: Path, config: ExportConfig, data: DataCo
     for target in config.targets:  # ort-cpu alone, says ExportConfig
         kind = f"int8-{target}"
         log.info("export: %s", files[f"{kind}.logits"])
-        yield from with_deploy(quantize_for_cpu(fp32, record, out / files[f"{kind}.logits"]), kind)
+        yield from with_deploy(quantize(fp32, record, out / files[f"{kind}.logits"]), kind)

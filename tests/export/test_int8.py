@@ -15,7 +15,7 @@ from gddctl.data.preprocess import normalise
 from gddctl.export import int8
 from gddctl.export.census import census, check_int8
 from gddctl.export.graph_file import load_model
-from gddctl.export.int8 import quantize_for_cpu
+from gddctl.export.int8 import quantize
 from gddctl.quant.choice import Choice
 from gddctl.quant.scheme import cpu_scheme
 from gddctl.runtime.open import open_runtime
@@ -55,28 +55,28 @@ def test_it_is_integer_and_close_to_fp32(make_exported: Callable[[str], Any], ar
 def test_ranges_of_other_images_are_worse(psp: Any, tmp_path: Path) -> None:
     """Partner of the bar above: ranges ten times too narrow must fail it."""
     narrow = dataclasses.replace(psp.record, ranges={name: (low / 10, high / 10) for name, (low, high) in psp.record.ranges.items()})
-    bad = quantize_for_cpu(psp.fp32, narrow, tmp_path / "narrow.onnx")
+    bad = quantize(psp.fp32, narrow, tmp_path / "narrow.onnx")
     reference, found = answers(psp, psp.fp32.path, bad.path)
     assert sqnr_db(reference, found) < MIN_SQNR_DB
 
 
 @pytest.mark.parametrize(("x86", "saturates"), [(True, True), (False, False)], ids=["x86 without VNNI", "Arm"])
 def test_other_processors_schemes_answer_too(psp: Any, tmp_path: Path, x86: bool, saturates: bool) -> None:
-    other = quantize_for_cpu(psp.fp32, psp.record, tmp_path / "x.onnx", scheme=cpu_scheme(x86=x86, saturates=saturates))
+    other = quantize(psp.fp32, psp.record, tmp_path / "x.onnx", scheme=cpu_scheme(x86=x86, saturates=saturates))
     reference, found = answers(psp, psp.fp32.path, other.path)
     assert sqnr_db(reference, found) > MIN_SQNR_DB - 3  # seven-bit weights cost up to 6 dB of their own noise, half of it is seen
     assert other.sha256 != psp.int8.sha256
 
 
 def test_quantising_again_gives_the_same_bytes(psp: Any, tmp_path: Path) -> None:
-    assert quantize_for_cpu(psp.fp32, psp.record, tmp_path / "again.onnx").sha256 == psp.int8.sha256
+    assert quantize(psp.fp32, psp.record, tmp_path / "again.onnx").sha256 == psp.int8.sha256
 
 
 def test_a_graph_whose_convolutions_stayed_float_is_refused(psp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that codes nothing: the census sees it, whatever the file calls itself."""
     monkeypatch.setattr(int8, "choice_of", lambda model: Choice(tensors=(), float_convs=frozenset(convs(model))))
     with pytest.raises(ArtifactError, match="only 0 of 26 convolutions compute in INT8"):
-        quantize_for_cpu(psp.fp32, psp.record, tmp_path / "x.onnx")
+        quantize(psp.fp32, psp.record, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,15 +94,15 @@ def test_the_census_limit() -> None:
 def test_a_record_of_another_student_or_graph_is_refused(psp: Any, make_exported: Callable[[str], Any], tmp_path: Path) -> None:
     other = make_exported("deeplabv3")
     with pytest.raises(ArtifactError, match="belongs to other weights"):
-        quantize_for_cpu(psp.fp32, other.record, tmp_path / "x.onnx")
+        quantize(psp.fp32, other.record, tmp_path / "x.onnx")
     ranges = dict(list(psp.record.ranges.items())[:-1])
     with pytest.raises(ArtifactError, match="lacks 1 tensors"):
-        quantize_for_cpu(psp.fp32, dataclasses.replace(psp.record, ranges=ranges), tmp_path / "x.onnx")
+        quantize(psp.fp32, dataclasses.replace(psp.record, ranges=ranges), tmp_path / "x.onnx")
     with pytest.raises(ArtifactError, match="other preprocessing"):
-        quantize_for_cpu(psp.fp32, dataclasses.replace(psp.record, preprocess_sha256="0"), tmp_path / "x.onnx")
+        quantize(psp.fp32, dataclasses.replace(psp.record, preprocess_sha256="0"), tmp_path / "x.onnx")
     for wrong in (psp.int8, psp.fp32_deploy):
         with pytest.raises(ArtifactError, match="starts from an fp32 logits graph"):
-            quantize_for_cpu(wrong, psp.record, tmp_path / "x.onnx")
+            quantize(wrong, psp.record, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -36,6 +36,8 @@ class ModelInfo(Section):
     weights_sha256: str  # of the student's model.safetensors
     parent_sha256: str | None = None  # of the file this one was made from
     calibration_sha256: str | None = None  # of the calibration record, INT8 only
+    kept: tuple[str, ...] = ()  # tensors whose makers compute in more precision than the file's name says, classifiers apart
+    range_source: Literal["calibration", "weights"] | None = None  # what told, in an FP16 file, which tensors leave FP16's range
     census: dict[str, NonNegativeInt] = Field(default_factory=dict)  # what the graph really holds, e.g. {"conv.int8": 25, "conv.float": 1}
     opset: NonNegativeInt = 0
     licence: str = "unknown"

@@ -1,0 +1,54 @@
+"""An FP32 logits graph to an FP16 one: FP32 in and out, tensors that leave FP16's range kept in FP32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gddctl.core.artifact.manifest import Artifact
+from gddctl.core.digest import sha256_file
+from gddctl.core.errors import ArtifactError
+from gddctl.core.files import atomic_path
+from gddctl.export.calibration.record import CalibrationRecord
+from gddctl.export.census import census_of, check_fp16
+from gddctl.export.graph_file import check_graph, load_artifact, save_model
+from gddctl.export.half import beyond_half, cast_to_half
+from gddctl.export.int8 import check_pair
+
+
+def to_fp16(fp32: Artifact, out: Path, *, record: CalibrationRecord | None = None) -> Artifact:
+    """Write ``fp32`` in FP16.
+
+    Args:
+        fp32: an FP32 logits graph.
+        out: the .onnx file; written whole, or not at all.
+        record: calibrated ranges, which say what leaves FP16's range; without, only weights are looked at, and the file says so.
+
+    Raises:
+        ArtifactError: not an FP32 logits graph, a record of another model, or a result whose convolutions are not FP16.
+    """
+    if fp32.info.graph != "logits" or fp32.info.precision != "fp32":
+        raise ArtifactError(
+            f"{fp32.path}: FP16 is made from an fp32 logits graph, this is {fp32.info.precision} {fp32.info.graph}",
+            remedy="give the fp32 logits file; make the deploy graph afterwards",
+        )
+    if record is not None:
+        check_pair(fp32, record)
+    model = load_artifact(fp32)
+    kept = beyond_half(record.ranges) if record is not None else set[str]()
+    cast_to_half(model, kept)
+    counts = census_of(model)
+    check_fp16(counts, str(out))
+    info = fp32.info.model_copy(
+        update={
+            "precision": "fp16",
+            "parent_sha256": fp32.sha256,
+            "kept": tuple(sorted(kept)),
+            "range_source": "weights" if record is None else "calibration",
+            "census": counts,
+        }
+    )
+    check_graph(model, info)
+    with atomic_path(out) as temporary:
+        save_model(model, info, temporary)
+        sha256 = sha256_file(temporary)
+    return Artifact(path=out, sha256=sha256, format="onnx", info=info)
