@@ -74,7 +74,7 @@ def test_quantising_again_gives_the_same_bytes(psp: Any, tmp_path: Path) -> None
 
 def test_a_graph_whose_convolutions_stayed_float_is_refused(psp: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that codes nothing: the census sees it, whatever the file calls itself."""
-    monkeypatch.setattr(int8, "choice_of", lambda model: Choice(tensors=(), float_convs=frozenset(convs(model))))
+    monkeypatch.setattr(int8, "choice_of", lambda model, placement, keep: Choice(tensors=(), float_convs=frozenset(convs(model))))
     with pytest.raises(ArtifactError, match="only 0 of 26 convolutions compute in INT8"):
         quantize(psp.fp32, psp.record, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
