@@ -6,22 +6,18 @@ import logging
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from gddctl.core.config.load import parse
 from gddctl.core.config.sections import BenchConfig, DataConfig, GatesConfig
-from gddctl.core.config.yaml_text import read_yaml
-from gddctl.core.errors import ConfigError, UsageError
 from gddctl.core.files import read_json, write_json
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport, Rung
 from gddctl.core.workspace import hold
 from gddctl.pipeline.datasets import data_of_model, open_usable
+from gddctl.pipeline.gate_file import read_gates
 from gddctl.prove.evaluate import evaluate
 from gddctl.prove.gates import limits_for
 from gddctl.prove.latency import bench
@@ -66,7 +62,7 @@ def parity_of_paths(
     gates: Path | None = None,
 ) -> ParityReport:
     """Compare two models on the data of the reference."""
-    limits = _gates(gates)
+    limits = read_gates(gates)
     with open_runtime(reference) as trusted, open_runtime(candidate, allow_foreign_target=True) as tested:
         found = data_of_model(reference, trusted.info.preprocess, data=data, layout=layout)
         dataset = open_usable(found, split or found.val_split)
@@ -119,22 +115,6 @@ def counter(what: str) -> Callable[[int, int], None]:
             log.debug("%s: %d/%d", what, done, of)
 
     return report
-
-
-def _gates(path: Path | None) -> GatesConfig:
-    if path is None:
-        return GatesConfig()
-    if not path.is_file():
-        raise UsageError(f"{path}: no such gate file")
-    try:
-        loaded: Any = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: expected limits per precision, for example int8: {{min_agreement: 0.99}}")
-    return parse(GatesConfig, loaded.get("gates", loaded), place="gates")
 
 
 def _known_mious(artifacts: Sequence[Path]) -> dict[str, float]:
