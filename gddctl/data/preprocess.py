@@ -109,6 +109,23 @@ def restore_logits(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[n
     return mask
 
 
+def restore_margin(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
+    """By how much the first class leads the second at the source's size, each class resized as :func:`restore_logits` resizes it.
+
+    Shape: (K, h, w) float -> (H, W) float32, at least 0; infinite where there is but one class.
+    """
+    height, width = geometry.content
+    inside = np.asarray(logits[:, :height, :width], np.float32)
+    first = np.array(_resize(inside[0], geometry.original, cv2.INTER_LINEAR))
+    second = np.full_like(first, -np.inf)
+    for k in range(1, inside.shape[0]):
+        layer = _resize(inside[k], geometry.original, cv2.INTER_LINEAR)
+        np.maximum(second, np.minimum(first, layer), out=second)
+        np.maximum(first, layer, out=first)
+    margin: NDArray[np.float32] = first - second
+    return margin
+
+
 def restore_mask(mask: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
     """Class map at the source's size: crop the padding, nearest neighbour.
 

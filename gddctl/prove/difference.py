@@ -51,8 +51,10 @@ class StreamingDifference:
 
     def _update(self, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
         finite = np.isfinite(candidate)
-        self._nan += int(candidate.size - np.count_nonzero(finite))
-        ref, cand = reference[finite].astype(np.float64), candidate[finite].astype(np.float64)
+        if not finite.all():  # picking elements costs more than the sums
+            self._nan += int(candidate.size - np.count_nonzero(finite))
+            reference, candidate = reference[finite], candidate[finite]
+        ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
         if not ref.size:
             return
         apart = cand - ref

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing_extensions import assert_never
 
+from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.config.sections import GatesConfig, Limits, Precision
 
 
@@ -22,3 +23,20 @@ def limits_for(precision: Precision, gates: GatesConfig) -> Limits:
             return gates.int8
         case _:
             assert_never(precision)
+
+
+def limits_of_pair(reference: ModelInfo, candidate: ModelInfo, gates: GatesConfig) -> Limits:
+    """What ``candidate`` is held to against ``reference``.
+
+    A deploy graph against logits of its own precision is held to the FP32 limits, whatever is inside: wrapping changes nothing. What it
+    may cost is its own precision's.
+    """
+    own = limits_for(candidate.precision, gates)
+    if candidate.graph == "deploy" and reference.graph == "logits" and reference.precision == candidate.precision:
+        return gates.fp32.model_copy(update={"max_p95_ms": own.max_p95_ms, "max_size_mb": own.max_size_mb})
+    return own
+
+
+def without_costs(limits: Limits) -> Limits:
+    """The limits on answers alone."""
+    return limits.model_copy(update={"max_p95_ms": None, "max_size_mb": None})

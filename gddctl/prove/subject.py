@@ -16,6 +16,17 @@ def label_of(runtime: Runtime) -> str:
     return artifact_name(info.name, info.precision, info.target, info.graph, suffix="")
 
 
+def is_emulated(runtime: Runtime) -> bool:
+    """Whether this runtime only imitates the arithmetic that the file was made for.
+
+    ONNX Runtime's CPU provider computes FP16 graphs mostly in FP32 between casts, and INT8 files of another target with other kernels
+    than that target's: their values can be compared here, their speed cannot, and hardware may still differ.
+    """
+    info = runtime.info
+    foreign = info.precision == "int8" and info.target not in ("any", "ort-cpu")
+    return runtime.backend == "onnxruntime-cpu" and (info.precision == "fp16" or foreign)
+
+
 def chosen_images(dataset: SegDataset, limit: int | None) -> list[int]:
     """Indices of the images to judge on: all, or ``limit`` of them spread evenly, because neighbours in a video are alike.
 
