@@ -170,7 +170,7 @@ class Buffer:
             cuda.call("cuMemFree_v2", self.device)
             raise
         self._host = host.value or 0
-        room = (c_char * self.bytes).from_address(self._host)
+        room = memoryview((c_char * self.bytes).from_address(self._host))
         self.host: NDArray[Any] = np.frombuffer(room, self.dtype).reshape(shape)  # the page-locked memory itself; gone after free()
 
     def upload(self, items: int, stream: int) -> None:

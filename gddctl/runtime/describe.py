@@ -1,4 +1,4 @@
-"""What a model says of itself, read from a bundle's card or an ONNX file's metadata; no runtime is started."""
+"""What a model says of itself, read from a bundle's card, an ONNX file's metadata or an engine's record; no runtime is started."""
 
 from __future__ import annotations
 
@@ -7,33 +7,37 @@ from pathlib import Path
 
 from gddctl.core.artifact.card import Card, is_bundle
 from gddctl.core.artifact.card_io import read_card
+from gddctl.core.artifact.engine import read_record
 from gddctl.core.artifact.info import METADATA_KEY, ModelInfo
 from gddctl.core.config.load import parse
 from gddctl.core.errors import ArtifactError, ConfigError, UsageError
 from gddctl.runtime.onnx_header import read_header
+
+ENGINE_SUFFIX = ".engine"
+_NAMED = "name a bundle folder, an .onnx or an .engine file"
 
 
 def read_info(path: Path) -> ModelInfo:
     """The description of a bundle folder or an exported file.
 
     Raises:
-        UsageError: nothing there, or neither a bundle nor an ONNX file by its name.
+        UsageError: nothing there, or neither a bundle nor an ONNX file nor an engine by its name.
         ArtifactError: it is broken, or does not describe itself.
     """
     require_model(path)
-    return info_of_card(read_card(path)) if path.is_dir() else read_onnx_info(path)
+    if path.is_dir():
+        return info_of_card(read_card(path))
+    return read_record(path).info if path.suffix == ENGINE_SUFFIX else read_onnx_info(path)
 
 
 def require_model(path: Path) -> None:
     """Refuse a path that is not there or is no model by its looks (UsageError)."""
     if not path.exists():
-        raise UsageError(f"{path}: no such file or folder", remedy="name a bundle folder or an .onnx file")
+        raise UsageError(f"{path}: no such file or folder", remedy=_NAMED)
     if path.is_dir() and not is_bundle(path):
-        raise UsageError(f"{path}: a folder without card.json is no bundle", remedy="name a bundle folder or an .onnx file")
-    if path.is_file() and path.suffix != ".onnx":
-        raise UsageError(
-            f"{path}: no runtime here opens '{path.suffix or 'no suffix'}' files", remedy="name a bundle folder or an .onnx file"
-        )
+        raise UsageError(f"{path}: a folder without card.json is no bundle", remedy=_NAMED)
+    if path.is_file() and path.suffix not in (".onnx", ENGINE_SUFFIX):
+        raise UsageError(f"{path}: no runtime here opens '{path.suffix or 'no suffix'}' files", remedy=_NAMED)
 
 
 def info_of_card(card: Card) -> ModelInfo:

@@ -77,7 +77,7 @@ def check_engine_census(counts: Mapping[str, int], precision: Precision, place: 
 
 
 def _computes_in(layer: Any, makers: Mapping[str, Any]) -> str:
-    out = layer.get_output(0).dtype.name
+    out = str(layer.get_output(0).dtype.name)
     operands = _inputs(layer)[:2]
     if len(operands) == 2 and all(tensor is not None and _from_codes(tensor, makers) for tensor in operands):
         return "int8" if out == "HALF" else "int8-fp32"
