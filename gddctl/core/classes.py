@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -51,6 +52,16 @@ class ClassTable(Section):
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """RGB colours in the order of train ids."""
         return tuple(item.color for item in self.classes)
+
+
+def distinct_color(index: int) -> tuple[int, int, int]:
+    """An RGB colour for a class without one: steps of the golden angle around the colour circle.
+
+    >>> distinct_color(0) != distinct_color(1)
+    True
+    """
+    red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.65, 0.85)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def require_same_classes(model: ClassTable, data: ClassTable, *, who: str) -> None:

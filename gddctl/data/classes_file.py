@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, model_validator
 
-from gddctl.core.classes import IGNORE, Channel, ClassTable
+from gddctl.core.classes import IGNORE, Channel, ClassTable, distinct_color
 from gddctl.core.config.load import parse
 from gddctl.core.config.yaml_text import read_yaml
 from gddctl.core.errors import DataError, UsageError
@@ -77,7 +77,7 @@ def read_classes(path: Path) -> ClassesFile:
         raise DataError(
             f"{path}: ids {ids}, expected 0 to K-1 without gaps or doubles", remedy="use 'source' where the masks store other ids"
         )
-    listed = [{"name": entry.name, "color": entry.color or _color(entry.id or 0)} for entry in trained]
+    listed = [{"name": entry.name, "color": entry.color or distinct_color(entry.id or 0)} for entry in trained]
     classes = parse(ClassTable, {"classes": listed}, str(path))
     return ClassesFile(classes, _code(entries, path))
 
@@ -97,15 +97,3 @@ def _code(entries: tuple[ClassEntry, ...], path: Path) -> LabelCode:
     if by_id and by_color:
         raise DataError(f"{path}: some sources are ids, some are RGB colours, expected one kind", remedy="give every class its RGB source")
     return ColorCode(by_color) if by_color else IdCode(by_id)
-
-
-def _color(index: int) -> StoredColor:
-    """A colour of its own for a class without one: steps of the golden angle around the colour circle.
-
-    >>> _color(0) != _color(1)
-    True
-    """
-    import colorsys
-
-    red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.65, 0.85)
-    return round(255 * red), round(255 * green), round(255 * blue)
