@@ -20,6 +20,14 @@ class MethodName(str, Enum):
     gdd = "gdd"
 
 
+class QuantizeName(str, Enum):
+    """Targets whose INT8 graph a student can train through."""
+
+    ort_cpu = "ort-cpu"
+    openvino = "openvino"
+    tensorrt = "tensorrt"
+
+
 def distill(
     config: Annotated[Path | None, typer.Argument(help="Settings in YAML. Not needed with --data and --teacher.")] = None,
     data: Data = None,
@@ -36,6 +44,9 @@ def distill(
     seed: Seed = None,
     skip_bad: SkipBad = None,
     init: Annotated[Path | None, typer.Option("--init", help="Bundle of a student to start from.")] = None,
+    quantize: Annotated[
+        QuantizeName | None, typer.Option("--quantize", help="Train on through the INT8 graph of this target; needs --init.")
+    ] = None,
     set_: Set = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME.")] = None,
     force: Force = False,
@@ -50,6 +61,7 @@ def distill(
     flags = Flags(
         data=data, layout=layout, teacher=teacher, student=student, method=method, iterations=iterations, time_limit=time_limit,
         batch_size=batch_size, device=device, devices=devices, precision=precision, seed=seed, init=init, skip_bad=skip_bad,
+        quantize=quantize,
     )  # fmt: skip
 
     def following(folder: Path, bundle: Path) -> str:

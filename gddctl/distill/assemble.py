@@ -23,11 +23,13 @@ from gddctl.distill.loader import Batches, Plan, TrainPairs
 from gddctl.distill.methods.build import build_distiller
 from gddctl.distill.places import local_processes
 from gddctl.distill.prepare import Preparation
+from gddctl.distill.quantize import fake_quantised
 from gddctl.distill.schedule import PolySchedule
 from gddctl.distill.seeds import derive
 from gddctl.distill.step import TrainStep, check_groups, make_optimizer
 from gddctl.distill.validate import Validator
 from gddctl.models.checkpoint import load_bundle, load_into
+from gddctl.models.fake_quant import FakeQuantised
 from gddctl.models.segmenter import Segmenter, build_segmenter
 from gddctl.models.teacher import FrozenTeacher
 
@@ -37,6 +39,7 @@ class Parts:
     """Everything that takes part in a training, built and on its device."""
 
     student: Segmenter
+    quantised: FakeQuantised | None  # the form in which it trains; None: as it is
     distiller: nn.Module | None
     teacher: FrozenTeacher | None
     wrapped: _FabricModule  # of student and distiller
@@ -51,11 +54,18 @@ class Parts:
 
     @property
     def shipped(self) -> Segmenter:
-        """The network that is validated and saved: the average where there is one."""
+        """The network that is saved: the average where there is one."""
         if self.average is None:
             return self.student
         assert isinstance(self.average.model, Segmenter)
         return self.average.model
+
+    @property
+    def judged(self) -> Segmenter | FakeQuantised:
+        """What is validated: the saved network, in the form in which it trains."""
+        if self.quantised is None or self.average is None:
+            return self.quantised or self.student
+        return self.quantised.of(self.shipped)
 
 
 def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
@@ -69,12 +79,13 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
     validation = open_dataset(job.data, job.data.val_split)
     classes = training.classes
     torch.manual_seed(derive(job.seed, "init"))
-    student = build_segmenter(job.network, len(classes), aux=train.aux_weight > 0)
+    student = build_segmenter(job.network, len(classes), aux=train.aux_weight > 0 and job.quantize is None)
     init_sha256 = load_into(student, job.init).weights_sha256 if job.init is not None else None
     teacher, teacher_sha256 = _teacher(job, classes, device)
     distiller = _distiller(job, student, teacher)
     weights = _class_weights(train, classes, preparation)
-    module = TrainStep(student, distiller, train.aux_weight, weights)
+    quantised = fake_quantised(student, job.quantize.target, job.data.preprocess.size, train.crop) if job.quantize is not None else None
+    module = TrainStep(quantised or student, distiller, train.aux_weight, weights)
     if fabric.world_size > 1 and device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]  # in place: its layers are children
     if train.channels_last:
@@ -93,6 +104,7 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
     share = train.batch_size // fabric.world_size
     return Parts(
         student=student,
+        quantised=quantised,
         distiller=module.distiller,
         teacher=teacher,
         wrapped=wrapped,

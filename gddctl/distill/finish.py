@@ -17,6 +17,7 @@ from gddctl.distill.assemble import Parts
 from gddctl.distill.job import TrainJob
 from gddctl.distill.places import Device
 from gddctl.distill.prepare import Preparation
+from gddctl.distill.quantize import record_of
 from gddctl.distill.resume import Checkpoints, Position
 from gddctl.models.checkpoint import load_bundle, save_bundle
 from gddctl.models.segmenter import build_segmenter, differences_from_paper
@@ -35,7 +36,11 @@ def write_bundle(job: TrainJob, parts: Parts, position: Position, checkpoints: C
     model = build_segmenter(job.network.model_copy(update={"encoder_weights": "none"}), len(parts.classes), aux=False)
     model.load_state_dict(checkpoints.read_best(position.best_step), strict=True)
     staging = job.checkpoints / STAGING
-    save_bundle(staging, model, card_of(job, parts, position, world))
+    card = card_of(job, parts, position, world)
+    if parts.quantised is not None:
+        pairs = Subset(open_dataset(job.data, job.data.train_split), preparation.train)
+        card = card.model_copy(update={"quantization": record_of(job, parts.quantised, pairs, position)})
+    save_bundle(staging, model, card)
     saved, card = load_bundle(staging)
     device: Device = "cuda" if next(parts.student.parameters()).is_cuda else "cpu"
     dataset = Subset(open_dataset(job.data, job.data.val_split), preparation.val)

@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt, field_validator, model_validator
 from gddctl.core.artifact.card import Role
 from gddctl.core.config.load import to_settings
 from gddctl.core.config.methods import Method, NoMethod
-from gddctl.core.config.sections import DataConfig, NetworkConfig, TrainConfig
+from gddctl.core.config.sections import DataConfig, NetworkConfig, QuantizeConfig, TrainConfig
 from gddctl.core.section import Section
 
 
@@ -26,6 +26,7 @@ class TrainJob(Section):
     method: Method | None = None  # None and NoMethod: labels only
     teacher: Path | None = None  # bundle
     init: Path | None = None  # bundle to start from
+    quantize: QuantizeConfig | None = None  # train through the INT8 graph; needs init
     out: Path
     config_digest: str = ""
 
@@ -41,6 +42,12 @@ class TrainJob(Section):
     def _method_has_a_teacher(self) -> TrainJob:
         if self.distils and self.teacher is None:
             raise ValueError("a distillation method needs 'teacher', the folder of a teacher bundle")
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_training_has_a_start(self) -> TrainJob:
+        if self.quantize is not None and self.init is None:
+            raise ValueError("'quantize' needs 'init', the folder of a trained student's bundle")
         return self
 
     @property
@@ -63,4 +70,6 @@ class TrainJob(Section):
         settings = to_settings(self)
         for key in ("out", "name", "config_digest"):
             settings.pop(key)
+        if self.quantize is None:
+            settings.pop("quantize")  # checkpoints from before there was such a key are still the same training
         return settings

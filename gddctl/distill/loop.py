@@ -163,12 +163,14 @@ class Loop:
         if self._fabric.world_size > 1:
             for buffer in self._parts.shipped.buffers():  # running statistics are each process's own
                 torch.distributed.broadcast(buffer, 0)
-        scores = self._parts.validator.scores(self._parts.shipped, self._fabric.autocast(), lambda: stop.asked)
+        scores = self._parts.validator.scores(self._parts.judged, self._fabric.autocast(), lambda: stop.asked)
         if scores is None:
             self._stopping = True
             return
         position = self._position
         position.validated = position.step
+        if position.step == 0:
+            position.start_miou = scores.miou
         better = scores.miou > position.best_miou
         if better:
             position.best_step, position.best_miou = position.step, scores.miou

@@ -37,6 +37,7 @@ class Position:
     validated: int = 0  # the step whose validation is done
     best_step: int = 0
     best_miou: float = -1.0
+    start_miou: float = 0.0  # of what was trained from, where that is scored
     seconds: float = 0.0  # of training, all sittings together
     metrics_offset: int = 0  # bytes of metrics.jsonl
     sums: dict[str, float] = field(default_factory=dict)  # of the loss terms since the last report
@@ -82,7 +83,7 @@ class Checkpoints:
             try:
                 meta, tensors = self._read(path)
                 position = Position(**meta["position"])
-                if position.best_step:
+                if position.best_miou >= 0:
                     self.read_best(position.best_step)
                 return Checkpoint(position, tensors, meta["identity"])
             except (GddctlError, TypeError, KeyError, OSError) as error:

@@ -12,6 +12,8 @@ from lightning_fabric import Fabric
 from gddctl.core.errors import UsageError
 from gddctl.core.lifeline import end_with_parent
 from gddctl.core.workspace import differing_keys
+from gddctl.data.open import open_dataset
+from gddctl.data.subset import Subset
 from gddctl.distill.assemble import assemble
 from gddctl.distill.finish import write_bundle
 from gddctl.distill.job import TrainJob
@@ -19,6 +21,7 @@ from gddctl.distill.loop import Loop
 from gddctl.distill.places import local_processes, make_fabric, under_torchrun
 from gddctl.distill.prepare import Preparation, prepare
 from gddctl.distill.progress import Reporter, SilentReporter
+from gddctl.distill.quantize import choose_images, observe
 from gddctl.distill.records import Records
 from gddctl.distill.resume import Checkpoint, Checkpoints, Position
 from gddctl.distill.snapshot import restore
@@ -50,6 +53,11 @@ def _sit(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Path:
         fabric.strategy.precision.load_state_dict(checkpoint.position.scaler)
         position = checkpoint.position
         _compare_conditions(position, _conditions(fabric), reporter)
+    elif parts.quantised is not None:
+        pairs = Subset(open_dataset(job.data, job.data.train_split), preparation.train)
+        reporter.note(f"{job.role}: ranges of {len(parts.quantised.ranges.names)} tensors from {job.data.train_split}")
+        observe(parts.quantised, pairs, choose_images(job, len(pairs)), job.data.preprocess)
+        position.validated = -1  # the start is scored too: what ships is never worse than it
     reporter.begin(job.role, position.step, job.train.iterations)
     records = None
     try:

@@ -22,6 +22,8 @@ def snapshot(parts: Parts) -> Snapshot:
         found["distiller"] = parts.distiller.state_dict()
     if parts.average is not None:
         found["average"] = parts.average.state_dict()
+    if parts.quantised is not None:
+        found["ranges"] = parts.quantised.ranges.state_dict()
     return found
 
 
@@ -36,6 +38,8 @@ def restore(parts: Parts, checkpoint: Checkpoint, place: str) -> None:
         load_strictly(parts.distiller, checkpoint.part("distiller"), place=place, expected="this distillation method")
     if parts.average is not None:
         load_strictly(parts.average.model, checkpoint.part("average"), place=place, expected="the weight average")
+    if parts.quantised is not None:
+        load_strictly(parts.quantised.ranges, checkpoint.part("ranges"), place=place, expected="these quantised tensors")
     restore_optimizer(parts.optimizer.optimizer, checkpoint.part("optimizer"))
 
 

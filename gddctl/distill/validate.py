@@ -17,6 +17,7 @@ from gddctl.core.preprocess import PreprocessSpec
 from gddctl.data.dataset import SegDataset
 from gddctl.data.preprocess import Geometry, normalise, resize_image, restore_logits
 from gddctl.data.score import ConfusionMatrix, Scores
+from gddctl.models.fake_quant import FakeQuantised
 from gddctl.models.segmenter import Segmenter
 
 
@@ -65,7 +66,7 @@ class Validator:
         self._kept: dict[int, _Prepared] = {}
 
     def scores(
-        self, model: Segmenter, precision: AbstractContextManager[object], stop: Callable[[], bool] = lambda: False
+        self, model: Segmenter | FakeQuantised, precision: AbstractContextManager[object], stop: Callable[[], bool] = lambda: False
     ) -> Scores | None:
         """Scores over all processes; None when ``stop`` answered yes on the way.
 
@@ -87,7 +88,7 @@ class Validator:
             model.train(training)
         return self._summed(confusion).scores()
 
-    def _score(self, model: Segmenter, group: list[_Prepared], confusion: ConfusionMatrix) -> None:
+    def _score(self, model: Segmenter | FakeQuantised, group: list[_Prepared], confusion: ConfusionMatrix) -> None:
         images = torch.from_numpy(np.stack([normalise(item.image, self._spec) for item in group]))
         logits = model.predict_logits(images.to(self._device)).float().cpu().numpy()
         for item, answer in zip(group, logits, strict=True):

@@ -6,6 +6,7 @@ Which tensors and which codes is decided by :mod:`gddctl.quant`, the same rule t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ class Ranges(nn.Module):
         self.register_buffer("low", torch.full((len(names),), float("inf")))
         self.register_buffer("high", torch.full((len(names),), float("-inf")))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # images
-        self._plain: dict[str, tuple[float, float]] | None = None
+        self._plain: dict[str, tuple[float, float]] = {}
+        self._plain_of: tuple[int, int] | None = None  # versions of the tensors that it was read from
 
     def widen(self, name: str, values: Tensor) -> None:
         """Take ``values`` of the tensor ``name`` into account."""
@@ -77,18 +79,14 @@ class Ranges(nn.Module):
         place = self._place[name]
         self.low[place] = torch.minimum(self.low[place], low)
         self.high[place] = torch.maximum(self.high[place], high)
-        self._plain = None
 
     def plain(self) -> Mapping[str, tuple[float, float]]:
         """(lowest, highest) by tensor."""
-        if self._plain is None:
+        now = self.low._version, self.high._version
+        if self._plain_of != now:
             self._plain = dict(zip(self.names, zip(self.low.tolist(), self.high.tolist(), strict=True), strict=True))
+            self._plain_of = now
         return self._plain
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what ``state_dict`` gave."""
-        self.load_state_dict(dict(state), strict=True)
-        self._plain = None
 
 
 class FakeQuantised(nn.Module):
@@ -126,11 +124,18 @@ class FakeQuantised(nn.Module):
             for name, value in zip(self._constants[size], traced.constants, strict=True):
                 self.register_buffer(name, value, persistent=False)
         self._codes: dict[str, tuple[Tensor, Affine]] = {}
-        self._coded_from: Mapping[str, tuple[float, float]] | None = None
+        self._coded_from: tuple[Mapping[str, tuple[float, float]], torch.device] | None = None
+
+    def of(self, network: Segmenter) -> FakeQuantised:
+        """The same for another network of the same form, on the same ranges."""
+        sizes = list(self._traced)
+        return FakeQuantised(network, self.scheme, sizes, like=self).to(self.ranges.low.device)
 
     def forward(self, images: Tensor) -> Outputs:
         """Shape: (B, 3, H, W) float, normalised, of one of the sizes -> logits at the head's size, features as later layers read them."""
         codes = self._codes_on(images.device)
+        # What is judged is what ships: training may multiply in half precision, everything else is float32.
+        halves = nullcontext() if self.training else torch.autocast(images.device.type, enabled=False)
 
         def activation(name: str, value: Tensor) -> Tensor:
             if name not in codes:
@@ -138,7 +143,8 @@ class FakeQuantised(nn.Module):
             scale, code = codes[name]
             return _rounded(value, scale, code.zero_point, self.scheme.limits)
 
-        return self._run(images, activation, self._kernels(codes))
+        with halves:
+            return self._run(images, activation, self._kernels(codes))
 
     def predict_logits(self, images: Tensor) -> Tensor:
         """Logits at the input's size. Shape: (B, 3, H, W) -> (B, K, H, W)."""
@@ -161,6 +167,8 @@ class FakeQuantised(nn.Module):
     ) -> Outputs:
         """All steps; ``kernels`` are the rounded weights and biases by output, the others are folded as they are."""
         size = (images.shape[-2], images.shape[-1])
+        if size not in self._traced:
+            raise ValueError(f"images of {size[0]}x{size[1]}; traced for {', '.join(f'{h}x{w}' for h, w in self._traced)}")
         traced, constants = self._traced[size], self._constants[size]
         last = traced.last_use()
         values = {IMAGE: activation(IMAGE, images)}
@@ -180,9 +188,10 @@ class FakeQuantised(nn.Module):
             match step:
                 case Convolution():
                     weight, bias = kernels[step.output] if step.output in kernels else fold(self.network, step)
-                    made = F.conv2d(values[step.source], weight, bias, *step.geometry)
+                    made = F.conv2d(values[step.source], weight, bias, *step.geometry).float()
                 case Operation():
-                    made = step.call(*filled(step, look_up))
+                    with torch.autocast(images.device.type, enabled=False):
+                        made = step.call(*filled(step, look_up))
                 case _:
                     assert_never(step)
             values[step.output] = activation(step.output, made)
@@ -200,7 +209,7 @@ class FakeQuantised(nn.Module):
         traced = next(iter(self._traced.values()))
         steps = [step for step in traced.steps if isinstance(step, Convolution) and step.output not in self.choice.float_convs]
         folded = [fold(self.network, step) for step in steps]
-        peaks = _to_host([weight.detach().flatten(1).abs().amax(1) for weight, _ in folded])
+        peaks = _to_host([weight.detach().abs().amax((1, 2, 3)) for weight, _ in folded])
         biases = _to_host([weight.new_zeros(0) if bias is None else bias.detach() for weight, bias in folded])
         scales, rounded = [], []
         for step, peak, bias in zip(steps, peaks, biases, strict=True):
@@ -221,10 +230,10 @@ class FakeQuantised(nn.Module):
     def _codes_on(self, device: torch.device) -> dict[str, tuple[Tensor, Affine]]:
         """Scale (on ``device``) and code of every chosen tensor, made anew when the ranges are others."""
         ranges = self.ranges.plain()
-        if self._coded_from is not ranges:
+        if self._coded_from is None or self._coded_from[0] is not ranges or self._coded_from[1] != device:
             affine = {name: _affine(ranges[self.choice.code_of(name)], self.scheme) for name in self.choice.tensors}
             self._codes = {name: (torch.tensor(code.scale, device=device), code) for name, code in affine.items()}
-            self._coded_from = ranges
+            self._coded_from = ranges, device
         return self._codes
 
 

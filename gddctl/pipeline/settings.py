@@ -38,6 +38,7 @@ class Flags:
     seed: int | None = None
     init: Path | None = None
     skip_bad: int | None = None
+    quantize: Enum | None = None
 
 
 def resolve(config: Path | None, overrides: Sequence[str], flags: Flags | None = None) -> RunConfig:
@@ -112,6 +113,8 @@ def _flag_settings(flags: Flags) -> dict[str, Any]:
     put("student", "init", flags.init)
     if flags.method is not None:
         value["distill"] = {"method": {"kind": flags.method.value}}
+    if flags.quantize is not None:
+        value.setdefault("distill", {})["quantize"] = {"target": flags.quantize.value}
     for key in ("iterations", "time_limit", "batch_size", "device", "devices", "precision"):
         put("train", key, getattr(flags, key))
     put(None, "seed", flags.seed)

@@ -60,6 +60,7 @@ def job_of(config: RunConfig, folder: Path, role: Role) -> TrainJob:
         method=method,
         teacher=teacher_of(config, folder) if distils else None,
         init=config.student.init,
+        quantize=config.distill.quantize if role == "student" else None,
         **shared,
     )
 

@@ -12,6 +12,9 @@ from typing_extensions import assert_never
 from gddctl.core.config.sections import Target
 from gddctl.quant.choice import Placement
 
+# Raised whenever the same ranges and weights would give other codes: what was trained under one rule is not what another makes of it.
+RULE_VERSION = 1
+
 # Smallest scale, of a tensor or channel that is zero everywhere: any scale is right there, but a denormal one is slow or imprecise.
 _MIN_SCALE = {"float32": 1e-9, "float16": 2.0**-14}
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from gddctl.core.classes import ClassTable
-from gddctl.core.config.sections import DataConfig, NetworkConfig
+from gddctl.core.config.sections import DataConfig, Int8Target, NetworkConfig
 from gddctl.core.preprocess import PreprocessSpec
 from gddctl.core.section import Section
 
@@ -33,6 +33,27 @@ class TrainingRecord(Section):
     init_weights_sha256: str | None = None
 
 
+class RangeImage(Section):
+    """One image that set activation ranges."""
+
+    name: str
+    sha256: str  # of its content
+
+
+class QuantizationRecord(Section):
+    """The INT8 graph that the weights were trained through."""
+
+    target: Int8Target
+    rule: NonNegativeInt  # version of the rule from ranges to codes
+    activation: Literal["uint8", "int8"]
+    weight_bits: Literal[7, 8]
+    ranges: dict[str, tuple[float, float]]  # tensor of the exported graph -> (lowest, highest) value
+    seed: NonNegativeInt
+    images: tuple[RangeImage, ...]  # that set the ranges
+    miou: NonNegativeFloat  # 0..1, on val, of the weights as that graph computes them; ``evaluation`` is of the weights in float
+    start_miou: NonNegativeFloat  # the same before the first step
+
+
 class Card(Section):
     """``card.json``. The weights beside it hold exactly the plain network's keys: no auxiliary head, no distiller."""
 
@@ -48,6 +69,7 @@ class Card(Section):
     weights_sha256: str  # of model.safetensors
     config_digest: str
     training: TrainingRecord
+    quantization: QuantizationRecord | None = None
     evaluation: dict[str, Any] | None = None  # EvalReport as JSON
     licence: str = "unknown"
     gddctl_version: str

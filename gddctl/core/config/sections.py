@@ -13,8 +13,10 @@ from gddctl.core.section import Section
 
 Layout = Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
 Architecture = Literal["pspnet", "deeplabv3", "deeplabv3plus", "fpn", "upernet"]
+Graph = Literal["logits", "deploy"]
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["any", "ort-cpu", "ort-cuda", "openvino", "tensorrt"]
+Int8Target = Literal["ort-cpu", "openvino", "tensorrt"]
 Builder = Literal["auto", "tensorrt", "rtx"]
 CalibrationMethod = Literal["auto", "minmax", "entropy", "percentile", "mse"]
 
@@ -114,10 +116,18 @@ class TrainConfig(Section):
         return self
 
 
+class QuantizeConfig(Section):
+    """Quantisation-aware training: the student learns through the INT8 graph of its target."""
+
+    target: Int8Target
+    images: PositiveInt = 64  # training images that set the activation ranges before the first step
+
+
 class DistillConfig(Section):
     """What the student learns from its teacher besides the labels."""
 
     method: Method = Gdd()
+    quantize: QuantizeConfig | None = None  # needs student.init: a trained student to go on from
 
 
 class CalibrationConfig(Section):
@@ -156,7 +166,7 @@ class ExportConfig(Section):
 
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     targets: tuple[Target, ...] = ("ort-cpu",)  # of the int8 artifacts; fp32 and fp16 serve any
-    graphs: tuple[Literal["logits", "deploy"], ...] = ("logits", "deploy")
+    graphs: tuple[Graph, ...] = ("logits", "deploy")
     opset: Annotated[int, Field(ge=18, le=22)] = 20  # TensorRT 10.3 reads up to 20
     calibration: CalibrationConfig = CalibrationConfig()
     recover: bool = True  # where the INT8 gate fails on held-out training images, leave the worst blocks in high precision
@@ -222,3 +232,9 @@ class RunConfig(Section):
     export: ExportConfig = ExportConfig()
     gates: GatesConfig = GatesConfig()
     bench: BenchConfig = BenchConfig()
+
+    @model_validator(mode="after")
+    def _quantised_training_has_a_start(self) -> RunConfig:
+        if self.distill.quantize is not None and self.student.init is None:
+            raise ValueError("distill.quantize goes on from a trained student: name its bundle with --init, or set student.init")
+        return self
