@@ -16,11 +16,11 @@ from gddctl.core.config.sections import Architecture, CalibrationConfig, DataCon
 from gddctl.core.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
+    from gddctl.core.artifact.calibration import CalibrationRecord
     from gddctl.data.synthetic.scenes import SyntheticDataset
-    from gddctl.export.calibration.record import CalibrationRecord
 
 SIZE = (64, 96)  # stage 4 is 8 x 12: small, yet no multiple of PSP's bins, and narrower than ASPP's dilations
-CALIBRATION = CalibrationConfig(images=6, seed=0)
+CALIBRATION = CalibrationConfig(images=6, seed=0, method="minmax")
 
 
 @dataclass(frozen=True)

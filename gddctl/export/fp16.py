@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gddctl.core.artifact.calibration import CalibrationRecord
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import atomic_path
-from gddctl.export.calibration.record import CalibrationRecord
 from gddctl.export.census import census_of, check_fp16
 from gddctl.export.graph_file import check_graph, load_artifact, save_model
 from gddctl.export.half import beyond_half, cast_to_half

@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from gddctl.core.artifact.calibration import CalibrationRecord, preprocess_sha256
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.config.sections import Target
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import atomic_path
 from gddctl.core.lazy import require
-from gddctl.export.calibration.record import CalibrationRecord, preprocess_sha256
 from gddctl.export.census import census_of, check_int8
 from gddctl.export.dilation import trim_padding
 from gddctl.export.graph_file import check_graph, load_artifact, save_model
 from gddctl.export.half import beyond_half, cast_to_half
-from gddctl.export.onnx_ops import choice_of
+from gddctl.export.onnx_ops import choice_of, ops_of
 from gddctl.export.simplify import copies
-from gddctl.quant.choice import Choice
+from gddctl.quant.choice import Choice, last_convs
 from gddctl.quant.scheme import (
     Affine,
     Scheme,
@@ -64,10 +64,12 @@ def quantize(
     unknown = set(keep) - {node.output[0] for node in model.graph.node if node.op_type == "Conv"}
     if unknown:
         raise ArtifactError(f"{fp32.path}: no convolution gives '{min(unknown)}', so it cannot be kept in high precision")
+    classifiers = last_convs(ops_of(model.graph), {item.name for item in model.graph.output})
     insert_qdq(model, choice, record, scheme)
     if scheme.scale == "float16":
         cast_to_half(model, beyond_half(record.ranges))
-    check_int8(census_of(model), str(out), kept=len(keep))  # before the cutting below multiplies the integer convolutions
+    # Before the cutting below multiplies the integer convolutions.
+    check_int8(census_of(model), str(out), kept=len(set(keep) | classifiers))
     if target == "ort-cpu":
         trim_padding(model)
     changes = {"precision": "int8", "target": target, "parent_sha256": fp32.sha256, "calibration_sha256": record.digest}

@@ -10,12 +10,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from gddctl.core.artifact.calibration import CalibrationRecord
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.config.sections import Limits, Target
 from gddctl.core.reports.parity import Rung
 from gddctl.core.reports.recovery import BlockLoss, Recovery, Trade
 from gddctl.data.dataset import SegDataset
-from gddctl.export.calibration.record import CalibrationRecord
 from gddctl.export.graph_file import load_artifact
 from gddctl.export.int8 import quantize
 from gddctl.export.onnx_ops import choice_of, ops_of

@@ -1,26 +1,30 @@
-"""Streaming calibration: each image passes through the FP32 graph once and leaves only two numbers per tensor behind."""
+"""Calibration: images chosen, shown once or twice to the FP32 graph, and the ranges of its activations decided by a method."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gddctl.core.artifact.calibration import CalibrationRecord, preprocess_sha256
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import Artifact
-from gddctl.core.config.sections import CalibrationConfig
-from gddctl.core.errors import ArtifactError, DataError
-from gddctl.core.lazy import require
+from gddctl.core.config.sections import CalibrationConfig, Target
+from gddctl.core.errors import ArtifactError
 from gddctl.data.dataset import SegDataset
 from gddctl.data.preprocess import normalise, resize_image
-from gddctl.export.calibration.record import CalibrationImage, CalibrationRecord, preprocess_sha256
+from gddctl.export.calibration.images import Selection, held_out_images, select_images
+from gddctl.export.calibration.methods import METHODS, SETTINGS, MethodName, Range, range_of
+from gddctl.export.calibration.observe import HistogramWatcher, RangeWatcher, choices_of, tensors_to_code
+from gddctl.export.calibration.reuse import reusable
+from gddctl.export.calibration.score import best_of, score_records
 from gddctl.export.graph_file import load_artifact
-from gddctl.export.onnx_ops import choice_of
-from gddctl.runtime.cpu import usable_cores
+from gddctl.quant.choice import Choice
 
-Ranges = dict[str, tuple[float, float]]
+Progress = Callable[[int, int], None]
 
 
 def calibrate(
@@ -31,9 +35,11 @@ def calibrate(
     held_out: SegDataset | None,
     batch: int = 1,
     split: str = "train",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    target: Target = "ort-cpu",
+    selection: Selection | None = None,
 ) -> CalibrationRecord:
-    """Ranges of every tensor that the quantiser needs, over images drawn from ``dataset`` by seed.
+    """Ranges of every float activation, over images drawn from ``dataset`` by seed.
 
     Args:
         fp32: the logits graph whose activations are watched.
@@ -42,43 +48,63 @@ def calibrate(
         held_out: the split that scores are measured on; an image of it among the chosen ones is refused by content.
         batch: images per pass; changes nothing in the result.
         split: what to call ``dataset`` in the record.
-        progress: told (done, of) after each pass.
+        progress: told (done, of) after each step; minmax shows each image once, the others twice, ``auto`` then scores.
+        target: the runtime that ``auto`` compares the methods for; the ranges themselves serve every target.
+        selection: what :func:`select_images` gave for the same arguments, where it is known already.
 
     Raises:
-        DataError: no images, or one that is held out.
+        DataError: no images, one that is held out, or, for ``auto``, none left to score on.
         ArtifactError: ``fp32`` is not an FP32 logits graph, or its values are not finite.
     """
     if fp32.info.graph != "logits" or fp32.info.precision != "fp32":
         raise ArtifactError(f"{fp32.path}: calibration watches an fp32 logits graph, this is {fp32.info.precision} {fp32.info.graph}")
-    chosen = choose_images(len(dataset), config.images, config.seed)
-    images = tuple(CalibrationImage(dataset.name(index), dataset.content_sha256(index)) for index in chosen)
-    _refuse_overlap(images, held_out)
-    watcher = MinMaxWatcher(fp32)
-    for start in range(0, len(chosen), batch):
-        watcher.observe(prepare([dataset[index].image for index in chosen[start : start + batch]], fp32.info))
-        if progress is not None:
-            progress(min(start + batch, len(chosen)), len(chosen))
-    return CalibrationRecord(
+    selection = selection or select_images(dataset, config, held_out=held_out)
+    methods: tuple[MethodName, ...] = METHODS if config.method == "auto" else (config.method,)
+    report = _Steps(progress, len(selection.images), methods != ("minmax",), len(selection.scored_on) if config.method == "auto" else 0)
+    base = CalibrationRecord(
         method=config.method,
+        kept=methods[0],
+        settings=SETTINGS,
         seed=config.seed,
         split=split,
+        chosen_by=selection.chosen_by,
         preprocess_sha256=preprocess_sha256(fp32.info.preprocess.model_dump_json()),
         weights_sha256=fp32.info.weights_sha256,
-        images=images,
-        ranges=watcher.ranges(),
+        images=selection.images,
+        scored_on=selection.scored_on,
+        ranges={},
+        observed={},
     )
+    if config.method == "auto":
+        held_out_images(dataset, base)  # an empty one is better known before the passes than after
+    records: dict[str, CalibrationRecord] = {
+        method: replace(base, kept=method, ranges=ranges, observed=observed)
+        for method, (ranges, observed) in _observe(fp32, dataset, selection, methods, batch, report).items()
+    }
+    if config.method != "auto":
+        return records[config.method]
+    scores = score_records(fp32, records, held_out_images(dataset, base), target, progress=report.scored)
+    return replace(records[best_of(scores)], scores=scores, scored_for=target)
 
 
-def choose_images(available: int, wanted: int, seed: int) -> list[int]:
-    """Indices of ``wanted`` different images of ``available``, in ascending order; all of them where there are fewer.
-
-    Raises:
-        DataError: there is none.
-    """
-    if available == 0:
-        raise DataError("calibration needs training images, the split is empty", remedy="name the dataset with --data")
-    order = np.random.default_rng(seed).permutation(available)
-    return sorted(int(index) for index in order[:wanted])
+def calibrate_or_reuse(
+    path: Path,
+    fp32: Artifact,
+    dataset: SegDataset,
+    config: CalibrationConfig,
+    *,
+    held_out: SegDataset | None,
+    split: str = "train",
+    progress: Progress | None = None,
+    target: Target = "ort-cpu",
+) -> CalibrationRecord:
+    """The record at ``path`` where it still holds, else a new one, written there. Arguments and errors as :func:`calibrate`."""
+    selection = select_images(dataset, config, held_out=held_out)
+    record = reusable(path, fp32, config, selection, split=split, target=target)
+    if record is None:
+        record = calibrate(fp32, dataset, config, held_out=held_out, split=split, progress=progress, target=target, selection=selection)
+        record.write(path)
+    return record
 
 
 def prepare(images: Sequence[NDArray[np.uint8]], info: ModelInfo) -> NDArray[np.float32]:
@@ -86,67 +112,63 @@ def prepare(images: Sequence[NDArray[np.uint8]], info: ModelInfo) -> NDArray[np.
     return np.stack([normalise(resize_image(image, info.preprocess)[0], info.preprocess) for image in images])
 
 
-class MinMaxWatcher:
-    """The lowest and highest value of each watched tensor, over all images shown. Memory does not grow with their number."""
-
-    def __init__(self, fp32: Artifact) -> None:
-        self._path = fp32.path
-        ort = require("onnxruntime", extra="cpu", why="calibrating")
-        model = load_artifact(fp32)
-        self._names = choice_of(model).tensors
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # fatal only: what matters reaches us as exceptions
-        options.intra_op_num_threads, options.inter_op_num_threads = usable_cores(), 1
-        options.enable_cpu_mem_arena = False  # the arena keeps the largest of everything it ever held
-        watched = add_reductions(model, self._names)
-        self._session = ort.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        self._low = np.full(len(self._names), np.inf)
-        self._high = np.full(len(self._names), -np.inf)
-
-    def observe(self, batch: NDArray[np.float32]) -> None:
-        """Show one batch, (B, 3, h, w) normalised."""
-        count = len(self._names)
-        found: list[Any] = self._session.run(None, {"image": batch})
-        low, high, peak = (np.array([float(value) for value in found[k * count : (k + 1) * count]]) for k in range(3))
-        broken = ~(np.isfinite(low) & np.isfinite(high) & np.isfinite(peak))
-        if broken.any():
-            name = self._names[int(np.argmax(broken))]
-            raise ArtifactError(
-                f"{self._path}: NaN or infinity in tensor '{name}' while calibrating",
-                remedy="the student's weights are broken; train it again",
-            )
-        self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
-
-    def ranges(self) -> Ranges:
-        """(lowest, highest) by tensor."""
-        return {name: (float(low), float(high)) for name, low, high in zip(self._names, self._low, self._high, strict=True)}
+def complete(observed: Mapping[str, Range], coded: Mapping[str, Range], choices: Iterable[Choice]) -> dict[str, Range]:
+    """A range for every tensor: the method's where it decided, its leader's for one that shares a code, else what was seen."""
+    ranges = {**observed, **coded}
+    for choice in choices:
+        ranges.update({name: ranges[choice.code_of(name)] for name in choice.tensors if name not in coded})
+    return {name: ranges[name] for name in observed}
 
 
-def add_reductions(model: Any, names: Sequence[str]) -> Any:
-    """A copy of ``model`` that gives, for each name, its minimum, maximum and largest magnitude instead of the logits.
+def _observe(
+    fp32: Artifact, dataset: SegDataset, selection: Selection, methods: Sequence[MethodName], batch: int, report: _Steps
+) -> dict[MethodName, tuple[dict[str, Range], dict[str, Range]]]:
+    """By method: the ranges it decides, and what was seen. One pass for ranges, one more for all the others together."""
+    watcher = RangeWatcher(fp32)
+    for images in _batches(dataset, selection, batch, fp32.info):
+        watcher.observe(images)
+        report.shown(len(images))
+    observed = watcher.ranges()
+    del watcher
+    choices = choices_of(load_artifact(fp32))
+    names = tensors_to_code(choices)
+    missing = [name for name in names if name not in observed]
+    if missing:
+        raise ArtifactError(f"{fp32.path}: the type of tensor '{missing[0]}' cannot be told", remedy="export the graph again")
+    if tuple(methods) == ("minmax",):
+        return {"minmax": (complete(observed, {name: observed[name] for name in names}, choices), observed)}
+    counter = HistogramWatcher(fp32, observed, names)
+    for images in _batches(dataset, selection, batch, fp32.info):
+        counter.observe(images)
+        report.shown(len(images))
+    histograms = counter.histograms()
+    return {
+        method: (complete(observed, {name: range_of(method, histogram) for name, histogram in histograms.items()}, choices), observed)
+        for method in methods
+    }
 
-    The sum of magnitudes is there for NaN, which a minimum or maximum may step over.
-    """
-    onnx = require("onnx", extra="export", why="calibrating")
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    graph = watched.graph
-    del graph.output[:]
-    for kind in ("ReduceMin", "ReduceMax", "ReduceL1"):
-        for place, name in enumerate(names):
-            output = f"{kind}_{place}"
-            graph.node.append(onnx.helper.make_node(kind, [name], [output], name=output, keepdims=0))
-            graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, []))
-    return watched
+
+def _batches(dataset: SegDataset, selection: Selection, batch: int, info: ModelInfo) -> Iterable[NDArray[np.float32]]:
+    chosen = selection.calibration
+    for start in range(0, len(chosen), batch):
+        yield prepare([dataset[index].image for index in chosen[start : start + batch]], info)
 
 
-def _refuse_overlap(images: Sequence[CalibrationImage], held_out: SegDataset | None) -> None:
-    if held_out is None:
-        return
-    seen = {held_out.content_sha256(index): held_out.name(index) for index in range(len(held_out))}
-    for image in images:
-        if image.sha256 in seen:
-            raise DataError(
-                f"calibration image '{image.name}' is also in the held-out split, as '{seen[image.sha256]}'",
-                remedy="calibrate on training images only; see: gddctl data check",
-            )
+class _Steps:
+    """Counts images shown and scored, for whoever watches."""
+
+    def __init__(self, progress: Progress | None, images: int, twice: bool, scored: int) -> None:
+        self._progress, self._done = progress, 0
+        self._shown = images * (2 if twice else 1)
+        self._all = self._shown + scored
+
+    def shown(self, images: int) -> None:
+        self._done += images
+        self._tell(self._done)
+
+    def scored(self, done: int, _of: int) -> None:
+        self._tell(self._shown + done)
+
+    def _tell(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress(done, self._all)
