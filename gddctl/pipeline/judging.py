@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gddctl.core.config.load import load_config
 from gddctl.core.config.sections import BenchConfig, DataConfig, GatesConfig
 from gddctl.core.files import read_json, write_json
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport
-from gddctl.core.reports.parity import ParityReport, Rung
-from gddctl.core.workspace import hold
+from gddctl.core.reports.parity import ParityReport
+from gddctl.core.workspace import hold, is_run
+from gddctl.data.dataset import SegDataset
+from gddctl.pipeline.costs import with_costs
 from gddctl.pipeline.datasets import data_of_model, open_usable
 from gddctl.pipeline.gate_file import read_gates
+from gddctl.pipeline.ladder import climb
+from gddctl.pipeline.ladder_members import find_ladder, member_of
 from gddctl.prove.evaluate import evaluate
-from gddctl.prove.gates import limits_for
+from gddctl.prove.gates import gate_of, limits_of_pair
 from gddctl.prove.latency import bench
 from gddctl.prove.parity import parity
 from gddctl.prove.subject import chosen_images
@@ -66,17 +72,60 @@ def parity_of_paths(
     with open_runtime(reference) as trusted, open_runtime(candidate, allow_foreign_target=True) as tested:
         found = data_of_model(reference, trusted.info.preprocess, data=data, layout=layout)
         dataset = open_usable(found, split or found.val_split)
-        rung = parity(trusted, tested, dataset, limits_for(tested.info.precision, limits), max_images=images, progress=counter("parity"))
-    return ParityReport((rung,))
+        kept = limits_of_pair(trusted.info, tested.info, limits)
+        rung = parity(trusted, tested, dataset, kept, max_images=images, progress=counter("parity"))
+        rung = replace(rung, precision=gate_of(trusted.info, tested.info))
+        return ParityReport((with_costs(rung, candidate, tested.backend),))
 
 
-def rung_of(reference: Path, candidate: Path, data: DataConfig, gates: GatesConfig) -> Rung:
-    """One rung of a run's ladder, on its whole val split."""
-    with open_runtime(reference) as trusted, open_runtime(candidate) as tested:
-        # A deploy graph is held to the FP32 limits against its own logits graph: wrapping changes nothing, whatever the precision inside.
-        precision = "fp32" if tested.info.graph == "deploy" and trusted.info.precision == tested.info.precision else tested.info.precision
-        dataset = open_usable(data, data.val_split)
-        return parity(trusted, tested, dataset, limits_for(precision, gates), progress=counter(f"parity {candidate.name}"))
+def ladder_of_path(
+    place: Path,
+    *,
+    data: Path | None = None,
+    layout: Enum | None = None,
+    split: str | None = None,
+    images: int | None = None,
+    gates: Path | None = None,
+    every_rung: bool = False,
+) -> Ladder:
+    """The parity ladder of a run folder, or of an artifacts folder beside its bundle.
+
+    Data: ``--data``, else the run's settings, else the bundle's card. Limits: the gate file, else the run's settings, else the defaults.
+
+    Raises:
+        UsageError: no such folder, no manifest, or no data.
+        ArtifactError: a file is damaged, not what its manifest says, or not made from the others.
+    """
+    found = find_ladder(place)
+    settings = found.home / "config.yaml"
+    in_run = is_run(found.home) and settings.is_file()
+    limits = load_config(settings).gates if gates is None and in_run else read_gates(gates)
+    model = found.bundle if found.bundle is not None and not in_run else found.model
+    told = data_of_model(model, found.members[0].info.preprocess, data=data, layout=layout)
+    dataset = open_usable(told, split or told.val_split)
+    report = climb(found.members, dataset, limits, max_images=images, every_rung=every_rung, progress=counter("parity"))
+    return Ladder(report, {member.sha256: member.path for member in found.members}, dataset)
+
+
+def ladder_of_run(bundle: Path, files: Sequence[Path], data: DataConfig, gates: GatesConfig) -> ParityReport:
+    """Every rung of a run's ladder, on its whole val split, whether or not one before it failed: the page shows them all."""
+    members = [member_of(path) for path in (bundle, *files)]
+    return climb(members, open_usable(data, data.val_split), gates, every_rung=True, progress=counter("parity"))
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A judged ladder, and where its models lie."""
+
+    report: ParityReport
+    paths: Mapping[str, Path]  # by SHA-256
+    dataset: SegDataset
+
+    @property
+    def first_failure(self) -> tuple[Path, Path] | None:
+        """Reference and candidate of the first rung that failed."""
+        failed = next((rung for rung in self.report.rungs if not rung.passed), None)
+        return None if failed is None else (self.paths[failed.reference_sha256], self.paths[failed.candidate_sha256])
 
 
 def bench_paths(artifacts: Sequence[Path], config: BenchConfig, *, out: Path | None = None) -> LatencyReport:

@@ -1,4 +1,4 @@
-"""The whole job: teacher, baseline, student, export, evaluate, parity, bench, report; finished stages are skipped by digest."""
+"""The whole job: teacher, baseline, student, export, evaluate, bench, parity, report; finished stages are skipped by digest."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from gddctl.core.artifact.card_io import read_card
 from gddctl.core.artifact.manifest import identity_of
 from gddctl.core.config.load import digest_of, to_settings
 from gddctl.core.config.sections import RunConfig
+from gddctl.core.digest import sha256_file
 from gddctl.core.files import atomic_folder, write_json
 from gddctl.core.lazy import require
 from gddctl.core.reports.evaluation import EVAL_SCHEMA
-from gddctl.core.reports.parity import ParityReport
 from gddctl.core.workspace import belongs, hold, is_run
 from gddctl.pipeline import folder as folders
 from gddctl.pipeline.exporting import export_bundle, export_names
 from gddctl.pipeline.folder import Stage
-from gddctl.pipeline.judging import bench_images, bench_into, evaluate_on, rung_of
+from gddctl.pipeline.judging import bench_images, bench_into, evaluate_on, ladder_of_run
 from gddctl.pipeline.pictures import draw
 from gddctl.pipeline.preflight import look_ahead
 from gddctl.pipeline.summary import Summary, summarise
@@ -110,9 +110,9 @@ _WHAT = {
     "student": "distil the student",
     "export": "write the ONNX files",
     "evaluate": "score every model on the val split",
-    "parity": "compare every file with its reference",
     "bench": "measure latency, taking turns",
     "pictures": "draw overlays",
+    "parity": "compare every file with its reference",
     "report": "write report.html",
 }
 
@@ -124,9 +124,9 @@ def _stages(config: RunConfig, out: Path) -> Iterator[Callable[[], Stage]]:
         yield partial(_training, config, out, role)
     yield partial(_export, config, out, settings)
     yield partial(_evaluate, config, out, settings)
-    yield partial(_parity, config, out, settings)
     yield partial(_bench, config, out, settings)
     yield partial(_pictures, config, out, settings)
+    yield partial(_parity, config, out, settings)
 
 
 def _name(make: Callable[[], Stage]) -> str:
@@ -195,14 +195,19 @@ def _parity(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
             pairs.append((fp32, path))
 
     def work() -> None:
-        rungs = []
-        for reference, candidate in pairs:
-            rung = rung_of(reference, candidate, config.data, config.gates)
-            log.info("parity: %s -> %s: %s", rung.reference, rung.candidate, "passed" if rung.passed else "; ".join(rung.failures))
-            rungs.append(rung)
-        write_json(out / "parity.json", ParityReport(tuple(rungs)).to_json())
+        report = ladder_of_run(out / "student", files, config.data, config.gates)
+        for rung in report.rungs:
+            log.info("parity: %s -> %s: %s", rung.reference, rung.title, "passed" if rung.passed else "; ".join(rung.failures))
+        for left_out in report.skipped:
+            log.info("parity: %s -> %s: %s (%s)", left_out.reference, left_out.title, left_out.state, left_out.reason)
+        write_json(out / "parity.json", report.to_json())
 
-    inputs = {"pairs": [[identity_of(a), identity_of(b)] for a, b in pairs], "data": settings["data"], "gates": settings["gates"]}
+    inputs = {
+        "models": [identity_of(path) for path in (out / "student", *files)],
+        "latency": sha256_file(out / "latency.json"),  # limits on p95 are judged by it
+        "data": settings["data"],
+        "gates": settings["gates"],
+    }
     return Stage("parity", _WHAT["parity"], inputs, ("parity.json",), work)
 
 

@@ -72,8 +72,8 @@ def summarise(out: Path, report: Path) -> Summary:
 
 
 def _fastest_that_passed(out: Path, parity: ParityReport, times: dict[str, Any]) -> Path | None:
-    """The exported file with the lowest median among those whose rung passed."""
-    passed = {rung.candidate_sha256 for rung in parity.rungs if rung.passed}
+    """The exported file with the lowest median among those whose rungs passed."""
+    passed = {rung.candidate_sha256 for rung in parity.rungs if parity.verdict_of(rung.candidate_sha256)}
     files = {row["sha256"]: out / "artifacts" / row["file"] for row in read_json(out / "artifacts" / "manifest.json")["artifacts"]}
     candidates = [sha for sha in passed if sha in times and sha in files]
     return files[min(candidates, key=lambda sha: times[sha]["p50_ms"])] if candidates else None

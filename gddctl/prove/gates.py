@@ -25,16 +25,20 @@ def limits_for(precision: Precision, gates: GatesConfig) -> Limits:
             assert_never(precision)
 
 
-def limits_of_pair(reference: ModelInfo, candidate: ModelInfo, gates: GatesConfig) -> Limits:
-    """What ``candidate`` is held to against ``reference``.
+def gate_of(reference: ModelInfo, candidate: ModelInfo) -> Precision:
+    """Whose limits ``candidate`` is held to against ``reference``.
 
-    A deploy graph against logits of its own precision is held to the FP32 limits, whatever is inside: wrapping changes nothing. What it
-    may cost is its own precision's.
+    A deploy graph against logits of its own precision is held to the FP32 limits, whatever is inside: wrapping changes nothing.
     """
+    wraps = candidate.graph == "deploy" and reference.graph == "logits" and reference.precision == candidate.precision
+    return "fp32" if wraps else candidate.precision
+
+
+def limits_of_pair(reference: ModelInfo, candidate: ModelInfo, gates: GatesConfig) -> Limits:
+    """The limits of :func:`gate_of`; what the candidate may cost is its own precision's, whatever it is compared with."""
     own = limits_for(candidate.precision, gates)
-    if candidate.graph == "deploy" and reference.graph == "logits" and reference.precision == candidate.precision:
-        return gates.fp32.model_copy(update={"max_p95_ms": own.max_p95_ms, "max_size_mb": own.max_size_mb})
-    return own
+    costs = {"max_p95_ms": own.max_p95_ms, "max_size_mb": own.max_size_mb}
+    return limits_for(gate_of(reference, candidate), gates).model_copy(update=costs)
 
 
 def without_costs(limits: Limits) -> Limits:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import artifact_name
 from gddctl.core.errors import DataError
 from gddctl.data.dataset import SegDataset
 from gddctl.runtime.protocol import Runtime
 
+ModelKind = Literal["bundle", "onnx", "engine"]
+
 
 def label_of(runtime: Runtime) -> str:
     """A name that tells the files of one run apart: ``student`` for a bundle, ``student-int8-ort-cpu.deploy`` for a file."""
-    info = runtime.info
-    if runtime.backend.startswith("torch"):
+    kind = "bundle" if runtime.backend.startswith("torch") else "engine" if runtime.backend.startswith("tensorrt") else "onnx"
+    return label_of_info(runtime.info, kind)
+
+
+def label_of_info(info: ModelInfo, kind: ModelKind) -> str:
+    """:func:`label_of` for a model that is not open; engines say so, because the file they come from may have their name."""
+    if kind == "bundle":
         return info.name
-    return artifact_name(info.name, info.precision, info.target, info.graph, suffix="")
+    return artifact_name(info.name, info.precision, info.target, info.graph, suffix=".engine" if kind == "engine" else "")
 
 
 def is_emulated(runtime: Runtime) -> bool:

@@ -43,7 +43,7 @@ class Predictor:
         """Segment one image.
 
         Args:
-            image: a path, a Pillow image, or a (H, W, 3) uint8 RGB array of any size.
+            image: a path, the bytes of an image file, a Pillow image, or a (H, W, 3) uint8 RGB array of any size.
 
         Returns:
             The mask at the image's own size, and what to read it with.

@@ -9,24 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.errors import DataError
-from gddctl.data.decode import from_pillow, read_image
+from gddctl.data.decode import decode_image, from_pillow, read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    ImageLike = str | Path | NDArray[np.uint8] | Image
+    ImageLike = str | Path | bytes | NDArray[np.uint8] | Image
 
-_WANTED = "a path, a Pillow image, or a uint8 array of shape (H, W, 3) in RGB order"
+_WANTED = "a path, the bytes of an image file, a Pillow image, or a uint8 array of shape (H, W, 3) in RGB order"
 
 
 def to_rgb(image: ImageLike) -> NDArray[np.uint8]:
-    """The image as (H, W, 3) uint8 RGB, EXIF orientation applied for files and Pillow images.
+    """The image as (H, W, 3) uint8 RGB, EXIF orientation applied for files, their bytes and Pillow images.
 
     Raises:
         DataError: an array of another dtype or shape, an empty image, or something that is no image.
     """
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
+    if isinstance(image, bytes):
+        return decode_image(image, "the image")
     if isinstance(image, np.ndarray):
         return _checked(image)
     from PIL import Image as pillow

@@ -69,6 +69,25 @@ def manifest_row(path: Path) -> dict[str, Any] | None:
 
 
 def verify_file(path: Path) -> str:
+def listed_files(folder: Path) -> dict[Path, dict[str, Any]]:
+    """The files that the manifest in ``folder`` names, with their rows.
+
+    Raises:
+        UsageError: there is no manifest.
+        ArtifactError: it is not one of ours, is empty, or names a file that is not there.
+    """
+    place = folder / MANIFEST_NAME
+    if not place.is_file():
+        raise UsageError(f"{place}: no such file, so nobody knows what was exported", remedy="export again: gddctl export BUNDLE")
+    files = {folder / Path(str(row["file"])).name: row for row in _rows(folder)}
+    if not files:
+        raise ArtifactError(f"{place}: names no file", remedy="export again: gddctl export BUNDLE")
+    for path in files:
+        if not path.is_file():
+            raise ArtifactError(f"{path}: gone, but {MANIFEST_NAME} names it", remedy="copy the whole folder, or export again")
+    return files
+
+
     """The SHA-256 of a model file, checked against the manifest beside it where there is one.
 
     Raises:

@@ -1,0 +1,44 @@
+"""What a candidate costs beside its answers: the size of its file, and its p95 where a bench of the same bytes is at hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from gddctl.core.artifact.card import WEIGHTS_NAME
+from gddctl.core.errors import ArtifactError
+from gddctl.core.files import read_json
+from gddctl.core.reports.latency import LatencyReport
+from gddctl.core.reports.parity import Rung
+
+_NAME = "latency.json"
+
+
+def with_costs(rung: Rung, path: Path, backend: str) -> Rung:
+    """``rung`` with the costs of its candidate, the file or bundle at ``path``, which ran on ``backend``."""
+    size = (path / WEIGHTS_NAME if path.is_dir() else path).stat().st_size
+    return replace(rung, size_bytes=size, p95_ms=_p95(latency_near(path), rung, backend))
+
+
+def latency_near(path: Path) -> LatencyReport | None:
+    """The bench of the run folder that ``path`` lies in; None where there is none.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    for folder in (path.resolve().parent, path.resolve().parent.parent):
+        if (file := folder / _NAME).is_file():
+            try:
+                return LatencyReport.from_json(read_json(file))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ArtifactError(f"{file}: not in the form that this version reads ({error!r})", remedy="bench again") from error
+    return None
+
+
+def _p95(report: LatencyReport | None, rung: Rung, backend: str) -> float | None:
+    """Of the same bytes, on the rung's own backend where that was timed; the time of an imitation is no measurement of the file."""
+    rows = [row for row in report.rows if row.sha256 == rung.candidate_sha256] if report else []
+    if rung.emulated:
+        rows = [row for row in rows if row.backend != backend]
+    same = [row.p95_ms for row in rows if row.backend == backend]
+    return max(same or [row.p95_ms for row in rows], default=None)
