@@ -39,7 +39,8 @@ def write_bundle(job: TrainJob, parts: Parts, position: Position, checkpoints: C
     card = card_of(job, parts, position, world)
     if parts.quantised is not None:
         pairs = Subset(open_dataset(job.data, job.data.train_split), preparation.train)
-        card = card.model_copy(update={"quantization": record_of(job, parts.quantised, pairs, position)})
+        quantised = parts.quantised.of(model.to(next(parts.student.parameters()).device))
+        card = card.model_copy(update={"quantization": record_of(job, quantised, pairs, position)})
     save_bundle(staging, model, card)
     saved, card = load_bundle(staging)
     device: Device = "cuda" if next(parts.student.parameters()).is_cuda else "cpu"

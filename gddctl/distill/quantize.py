@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from gddctl.core.artifact.card import QuantizationRecord, RangeImage
 from gddctl.core.config.sections import Target
@@ -51,13 +54,17 @@ def observe(quantised: FakeQuantised, dataset: SegDataset, chosen: list[int], sp
     Raises:
         ArtifactError: the weights give NaN or infinity.
     """
-    device = quantised.ranges.low.device
-    for index in chosen:
-        image = normalise(resize_image(dataset[index].image, spec)[0], spec)
-        quantised.observe(torch.from_numpy(image)[None].to(device))
+    for image in _images(dataset, chosen, spec, quantised.ranges.low.device):
+        quantised.observe(image)
     broken = [name for name, bounds in quantised.ranges.plain().items() if not np.isfinite(bounds).all()]
     if broken:
         raise ArtifactError(f"the student to start from gives NaN or infinity in '{broken[0]}'", remedy="train it again")
+
+
+def _images(dataset: SegDataset, chosen: list[int], spec: PreprocessSpec, device: torch.device) -> Iterator[Tensor]:
+    """Each (1, 3, h, w), preprocessed as deployed."""
+    for index in chosen:
+        yield torch.from_numpy(normalise(resize_image(dataset[index].image, spec)[0], spec))[None].to(device)
 
 
 def choose_images(job: TrainJob, available: int) -> list[int]:
@@ -68,15 +75,21 @@ def choose_images(job: TrainJob, available: int) -> list[int]:
 
 
 def record_of(job: TrainJob, quantised: FakeQuantised, dataset: SegDataset, position: Position) -> QuantizationRecord:
-    """What the card says of it."""
+    """What the card says of it. ``quantised`` holds the weights that are saved."""
     assert job.quantize is not None
     chosen = choose_images(job, len(dataset))
+    observed: dict[str, tuple[float, float]] = {}
+    for image in _images(dataset, chosen, job.data.preprocess, quantised.ranges.low.device):
+        for name, (low, high) in quantised.extremes(image).items():
+            lowest, highest = observed.get(name, (low, high))
+            observed[name] = min(lowest, low), max(highest, high)
     return QuantizationRecord(
         target=job.quantize.target,
         rule=RULE_VERSION,
         activation=quantised.scheme.activation,
         weight_bits=quantised.scheme.weight_bits,
         ranges=dict(quantised.ranges.plain()),
+        observed=observed,
         seed=job.seed,
         images=tuple(RangeImage(name=dataset.name(index), sha256=dataset.content_sha256(index)) for index in chosen),
         miou=position.best_miou,

@@ -137,14 +137,8 @@ class FakeQuantised(nn.Module):
         # What is judged is what ships: training may multiply in half precision, everything else is float32.
         halves = nullcontext() if self.training else torch.autocast(images.device.type, enabled=False)
 
-        def activation(name: str, value: Tensor) -> Tensor:
-            if name not in codes:
-                return value
-            scale, code = codes[name]
-            return _rounded(value, scale, code.zero_point, self.scheme.limits)
-
         with halves:
-            return self._run(images, activation, self._kernels(codes))
+            return self._run(images, lambda name, value: self._coded(codes, name, value), self._kernels(codes))
 
     def predict_logits(self, images: Tensor) -> Tensor:
         """Logits at the input's size. Shape: (B, 3, H, W) -> (B, K, H, W)."""
@@ -153,14 +147,35 @@ class FakeQuantised(nn.Module):
     @torch.no_grad()
     def observe(self, images: Tensor) -> None:
         """Widen the ranges by what the network, folded but not rounded, makes of ``images``."""
+        quantised = set(self.ranges.names)
 
         def activation(name: str, value: Tensor) -> Tensor:
-            if name in self.ranges._place:
+            if name in quantised:
                 self.ranges.widen(name, value)
             return value
 
         self._run(images, activation, {})
         self.ranges.seen += len(images)
+
+    @torch.no_grad()
+    def extremes(self, images: Tensor) -> dict[str, tuple[float, float]]:
+        """Lowest and highest value of every tensor, the rounded ones before they are rounded, as ``images`` make them."""
+        codes, found = self._codes_on(images.device), dict[str, Tensor]()
+
+        def activation(name: str, value: Tensor) -> Tensor:
+            found[name] = torch.stack(torch.aminmax(value))
+            return self._coded(codes, name, value)
+
+        self._run(images, activation, self._kernels(codes))
+        return {
+            name: (float(low), float(high)) for name, (low, high) in zip(found, torch.stack(list(found.values())).tolist(), strict=True)
+        }
+
+    def _coded(self, codes: Mapping[str, tuple[Tensor, Affine]], name: str, value: Tensor) -> Tensor:
+        if name not in codes:
+            return value
+        scale, code = codes[name]
+        return _rounded(value, scale, code.zero_point, self.scheme.limits)
 
     def _run(
         self, images: Tensor, activation: Callable[[str, Tensor], Tensor], kernels: Mapping[str, tuple[Tensor, Tensor | None]]

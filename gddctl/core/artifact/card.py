@@ -47,7 +47,8 @@ class QuantizationRecord(Section):
     rule: NonNegativeInt  # version of the rule from ranges to codes
     activation: Literal["uint8", "int8"]
     weight_bits: Literal[7, 8]
-    ranges: dict[str, tuple[float, float]]  # tensor of the exported graph -> (lowest, highest) value
+    ranges: dict[str, tuple[float, float]]  # quantised tensor of the exported graph -> (low, high) that its code covers
+    observed: dict[str, tuple[float, float]]  # every tensor -> (lowest, highest) value of the trained weights on the same images
     seed: NonNegativeInt
     images: tuple[RangeImage, ...]  # that set the ranges
     miou: NonNegativeFloat  # 0..1, on val, of the weights as that graph computes them; ``evaluation`` is of the weights in float
