@@ -1,29 +1,64 @@
-"""A bundle to its deployable files, in the order in which one is made from another."""
+"""A student to its deployable files, in the order in which one is made from another."""
 
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
+from gddctl import __version__
+from gddctl.core.artifact.card import Card
 from gddctl.core.artifact.card_io import read_card
-from gddctl.core.artifact.manifest import Artifact, artifact_name, write_manifest
-from gddctl.core.config.sections import DataConfig, ExportConfig
+from gddctl.core.artifact.manifest import Artifact, artifact_name, verify_file, write_manifest
+from gddctl.core.config.sections import DataConfig, ExportConfig, GatesConfig, Precision, Target
+from gddctl.core.digest import sha256_json
+from gddctl.core.errors import GddctlError, UsageError
+from gddctl.core.files import write_json
+from gddctl.core.reports.recovery import Recovery
 from gddctl.core.workspace import hold
-from gddctl.pipeline.datasets import data_of_model, open_usable
+from gddctl.pipeline.calibrating import Calibration
+from gddctl.pipeline.datasets import data_of_model
+from gddctl.pipeline.export_plan import engine_names, export_names, graphs, kinds
+from gddctl.pipeline.workshop import publish, workshop
+from gddctl.runtime.describe import read_onnx_info
 
 log = logging.getLogger(__name__)
 
-_WORKSHOP = ".export-"
+Start = Callable[[Path], Artifact]  # the workshop -> the FP32 logits file
 
 
-def export_bundle(bundle: Path, out: Path, config: ExportConfig, *, data: Path | None = None, layout: Enum | None = None) -> list[Artifact]:
-    """Write every artifact that ``config`` asks for into ``out``, and the manifest over them.
+@dataclass(frozen=True)
+class Made:
+    """What an export wrote, and what its INT8 gates said."""
+
+    artifacts: tuple[Artifact, ...]
+    recoveries: tuple[Recovery, ...] = ()
+    notes: tuple[str, ...] = ()  # what was changed in, or is to be known about, somebody else's graph
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Gates that nothing made pass."""
+        return tuple(
+            f"int8 for {recovery.target}: {failure}"
+            for recovery in self.recoveries
+            if not recovery
+            for failure in recovery.trades[-1].rung.failures
+        )
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of an export besides the student."""
+
+    config: ExportConfig
+    gates: GatesConfig = field(default_factory=GatesConfig)
+    sensitivity: bool = False  # also make the table of losses by block where the gate passes
+
+
+def export_bundle(bundle: Path, out: Path, order: Order, *, data: Path | None = None, layout: Enum | None = None) -> Made:
+    """Write every file that ``order`` asks for into ``out``, and the manifest over them.
 
     INT8 is calibrated on the train split of ``data``, else of the data that the card records.
 
@@ -32,68 +67,160 @@ def export_bundle(bundle: Path, out: Path, config: ExportConfig, *, data: Path |
         DataError: the calibration set is empty or overlaps val.
     """
     card = read_card(bundle)
-    calibration_data = data_of_model(bundle, card.preprocess, data=data, layout=layout) if "int8" in config.precisions else None
-    with hold(out), _workshop(out) as workshop:
-        made = list(_make(bundle, card.role, workshop, config, calibration_data))
-        # Only now, with every file whole: until here the folder holds what it held before.
-        for file in workshop.iterdir():
-            file.replace(out / file.name)
-        artifacts = [replace(artifact, path=out / artifact.path.name) for artifact in made]
-        write_manifest(out, artifacts)
-    return artifacts
+
+    def start(folder: Path) -> Artifact:
+        path = artifact_name(card.role, "fp32", "any", "logits")
+        if (whole := _whole(folder / path, out / path, card, order.config)) is not None:
+            return whole
+        from gddctl.export.onnx_graph import export_logits
+
+        log.info("export: %s", path)
+        return export_logits(bundle, folder / path, opset=order.config.opset)
+
+    found = data_of_model(bundle, card.preprocess, data=data, layout=layout) if "int8" in order.config.precisions else None
+    return _export(out, card.role, order, start, found, identity=card.weights_sha256, card=card)
 
 
-def export_names(name: str, config: ExportConfig) -> dict[str, str]:
-    """The files that :func:`export_bundle` makes of a bundle of role ``name``: by label, in the order they are made.
+def export_file(
+    path: Path, out: Path, order: Order, *, card: Path | None = None, data: Path | None = None, layout: Enum | None = None
+) -> Made:
+    """Like :func:`export_bundle`, from an FP32 logits file: one of ours, or, with ``card``, somebody else's segmentation ONNX.
 
-    INT8 is made from FP32, and a deploy graph from its logits graph: those are always there.
-
-    >>> list(export_names("student", ExportConfig(graphs=("logits",))))
-    ['fp32-any.logits', 'int8-ort-cpu.logits']
+    Raises:
+        UsageError: no such file, a card for a file of ours, or INT8 without data.
+        ArtifactError: the file is broken or no FP32 logits graph.
     """
-    kinds = [("fp32", "any"), *(("int8", target) for target in config.targets if "int8" in config.precisions)]
-    graphs = ["logits", *(["deploy"] if "deploy" in config.graphs else [])]
-    return {
-        f"{precision}-{target}.{graph}": artifact_name(name, precision, target, graph) for precision, target in kinds for graph in graphs
-    }
+    notes: list[str] = []
+    if card is not None:
+        from gddctl.core.artifact.foreign_card import read_foreign_card
+
+        described = read_foreign_card(card)
+        name, preprocess = described.name, described.preprocess
+
+        def start(folder: Path) -> Artifact:
+            from gddctl.export.foreign import import_onnx
+
+            artifact, findings = import_onnx(path, described, folder / artifact_name(name, "fp32", "any", "logits"))
+            notes.extend(str(finding) for finding in findings)
+            return artifact
+
+        identity = verify_file(path)
+    else:
+        info = read_onnx_info(path)
+        name, preprocess = info.name, info.preprocess
+        given = Artifact(path=path, sha256=verify_file(path), format="onnx", info=info)
+        if (info.precision, info.graph) != ("fp32", "logits"):
+            raise UsageError(
+                f"{path}: other precisions are made from an fp32 logits file, this is {info.precision} {info.graph}",
+                remedy="name the fp32 logits file or the bundle; an engine of this very file is built with --trt and no --precision",
+            )
+
+        def start(folder: Path) -> Artifact:
+            return given
+
+        identity = given.sha256
+    found = data_of_model(path, preprocess, data=data, layout=layout) if "int8" in order.config.precisions else None
+    made = _export(out, name, order, start, found, identity=identity, card=None)
+    return replace(made, notes=tuple(notes))
 
 
-@contextmanager
-def _workshop(out: Path) -> Iterator[Path]:
-    """A hidden folder inside ``out`` to make files in; gone afterwards, also what a killed export left. Hold ``out`` first."""
-    for stale in out.glob(f"{_WORKSHOP}*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=_WORKSHOP, dir=out))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def build_one(path: Path, out: Path, config: ExportConfig) -> Made:
+    """The engine of one exported file, as on a device: needs neither torch nor onnx."""
+    info = read_onnx_info(path)
+    if info.precision == "int8" and info.target != "tensorrt":
+        raise UsageError(
+            f"{path}: quantised for '{info.target}'",
+            remedy="name the int8 file for tensorrt: gddctl export BUNDLE --precision int8 --target tensorrt",
+        )
+    from gddctl.export.trt_engine import build_engine
+
+    artifact = Artifact(path=path, sha256=verify_file(path), format="onnx", info=info)
+    with hold(out):
+        name = artifact_name(info.name, info.precision, "tensorrt", info.graph, suffix=".engine")
+        engine = build_engine(artifact, out / name, config.engine)
+        write_manifest(out, [engine])
+    return Made((engine,))
 
 
-def _make(bundle: Path, name: str, out: Path, config: ExportConfig, data: DataConfig | None) -> Iterator[Artifact]:
+def _whole(made: Path, published: Path, card: Card, config: ExportConfig) -> Artifact | None:
+    """The FP32 file of the same weights, made by this version before: by a killed export, or the one that stands in the folder."""
+    for path in (made, published):
+        if not path.is_file():
+            continue
+        try:
+            info, sha256 = read_onnx_info(path), verify_file(path)
+        except GddctlError:
+            continue  # damaged or not ours: made anew
+        if (info.weights_sha256, info.opset, info.gddctl_version) == (card.weights_sha256, config.opset, __version__):
+            return Artifact(path=path, sha256=sha256, format="onnx", info=info)
+    return None
+
+
+def _export(out: Path, name: str, order: Order, start: Start, data: DataConfig | None, *, identity: str, card: Card | None) -> Made:
+    digest = sha256_json({"student": identity, "version": __version__, "config": order.config.model_dump(mode="json")})
+    with hold(out), workshop(out, digest) as folder:
+        recoveries: list[Recovery] = []
+        made = list(_make(name, folder, order, start, data, card, recoveries))
+        # Only now, with every file whole: until here the folder holds what it held before.
+        publish(folder, out)
+        artifacts = tuple(
+            replace(artifact, path=out / artifact.path.name) if artifact.path.parent == folder else artifact for artifact in made
+        )
+        write_manifest(out, [artifact for artifact in artifacts if artifact.path.parent == out])
+    return Made(artifacts, tuple(recoveries))
+
+
+def _make(
+    name: str,
+    folder: Path,
+    order: Order,
+    start: Start,
+    data: DataConfig | None,
+    card: Card | None,
+    recoveries: list[Recovery],
+) -> Iterator[Artifact]:
     from gddctl.export.deploy_graph import to_deploy
-    from gddctl.export.onnx_graph import export_logits
 
-    files = export_names(name, config)
+    files, engines = export_names(name, order.config), engine_names(name, order.config)
+    fp32 = start(folder)
+    calibration = None
+    if data is not None:
+        record_path = folder / f"{name}-calibration.json"
+        calibration = Calibration(fp32, data, order.config, order.gates.int8, record_path=record_path, card=card)
+    for precision, target in kinds(order.config):
+        logits = fp32
+        if precision != "fp32":
+            path = folder / files[f"{precision}-{target}.logits"]
+            logits = _lowered(precision, target, fp32, path, calibration, order, recoveries)
+        for graph in graphs(order.config):
+            label = f"{precision}-{target}.{graph}"
+            artifact = logits if graph == "logits" else to_deploy(logits, folder / files[label])
+            yield artifact
+            if label in engines:
+                from gddctl.export.trt_engine import build_engine
 
-    def with_deploy(logits: Artifact, kind: str) -> Iterator[Artifact]:
-        yield logits
-        if (deploy := files.get(f"{kind}.deploy")) is not None:
-            yield to_deploy(logits, out / deploy)
+                log.info("build: %s", engines[label])
+                yield build_engine(artifact, folder / engines[label], order.config.engine)
 
-    log.info("export: %s", files["fp32-any.logits"])
-    fp32 = export_logits(bundle, out / files["fp32-any.logits"], opset=config.opset)
-    yield from with_deploy(fp32, "fp32-any")
-    if data is None:
-        return
-    from gddctl.export.calibration.collect import calibrate
-    from gddctl.export.int8 import quantize
 
-    log.info("calibrate: %d images of split '%s'", config.calibration.images, data.train_split)
-    train, val = (open_usable(data, split) for split in (data.train_split, data.val_split))
-    record = calibrate(fp32, train, config.calibration, held_out=val, split=data.train_split)
-    record.write(out / f"{name}-calibration.json")
-    for target in config.targets:  # ort-cpu alone, says ExportConfig
-        kind = f"int8-{target}"
-        log.info("export: %s", files[f"{kind}.logits"])
-        yield from with_deploy(quantize(fp32, record, out / files[f"{kind}.logits"]), kind)
+def _lowered(
+    precision: Precision,
+    target: Target,
+    fp32: Artifact,
+    path: Path,
+    calibration: Calibration | None,
+    order: Order,
+    recoveries: list[Recovery],
+) -> Artifact:
+    """FP16 or INT8 from FP32."""
+    log.info("export: %s", path.name)
+    if precision == "fp16":
+        from gddctl.export.fp16 import to_fp16
+
+        return to_fp16(fp32, path, record=calibration.record if calibration is not None else None)
+    assert calibration is not None, "int8 brings its data"
+    artifact, recovery = calibration.quantised(target, path, table=order.sensitivity)
+    if recovery is not None:
+        recoveries.append(recovery)
+        write_json(path.with_name(f"{fp32.info.name}-recovery-{target}.json"), recovery.to_json())
+    return artifact

@@ -22,7 +22,8 @@ from gddctl.core.lazy import require
 from gddctl.core.reports.evaluation import EVAL_SCHEMA
 from gddctl.core.workspace import belongs, hold, is_run
 from gddctl.pipeline import folder as folders
-from gddctl.pipeline.exporting import export_bundle, export_names
+from gddctl.pipeline.export_plan import export_names
+from gddctl.pipeline.exporting import Order, export_bundle
 from gddctl.pipeline.folder import Stage
 from gddctl.pipeline.judging import bench_images, bench_into, evaluate_on, ladder_of_run
 from gddctl.pipeline.pictures import draw
@@ -111,8 +112,8 @@ _WHAT = {
     "export": "write the ONNX files",
     "evaluate": "score every model on the val split",
     "bench": "measure latency, taking turns",
-    "pictures": "draw overlays",
     "parity": "compare every file with its reference",
+    "pictures": "draw overlays",
     "report": "write report.html",
 }
 
@@ -125,8 +126,8 @@ def _stages(config: RunConfig, out: Path) -> Iterator[Callable[[], Stage]]:
     yield partial(_export, config, out, settings)
     yield partial(_evaluate, config, out, settings)
     yield partial(_bench, config, out, settings)
-    yield partial(_pictures, config, out, settings)
     yield partial(_parity, config, out, settings)
+    yield partial(_pictures, config, out, settings)
 
 
 def _name(make: Callable[[], Stage]) -> str:
@@ -162,11 +163,10 @@ def _artifacts(config: RunConfig, out: Path) -> dict[str, Path]:
 
 def _export(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
     files = _artifacts(config, out).values()
-    inputs = {"student": identity_of(out / "student"), "export": settings["export"], "data": settings["data"]}
+    inputs = {"student": identity_of(out / "student"), "export": settings["export"], "data": settings["data"], "gates": settings["gates"]}
     outputs = (*(str(path.relative_to(out)) for path in files), "artifacts/manifest.json")
-    return Stage(
-        "export", _WHAT["export"], inputs, outputs, lambda: _ignore(export_bundle(out / "student", out / "artifacts", config.export))
-    )
+    order = Order(config.export, config.gates)
+    return Stage("export", _WHAT["export"], inputs, outputs, lambda: _ignore(export_bundle(out / "student", out / "artifacts", order)))
 
 
 def _evaluate(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
@@ -185,14 +185,7 @@ def _evaluate(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
 
 
 def _parity(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
-    files = _artifacts(config, out)
-    fp32 = files["fp32-any.logits"]
-    pairs: list[tuple[Path, Path]] = [(out / "student", fp32)]
-    for label, path in files.items():
-        if label.endswith(".deploy"):
-            pairs.append((files[label.replace(".deploy", ".logits")], path))
-        elif path != fp32:
-            pairs.append((fp32, path))
+    files = list(_artifacts(config, out).values())
 
     def work() -> None:
         report = ladder_of_run(out / "student", files, config.data, config.gates)

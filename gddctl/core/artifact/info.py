@@ -7,15 +7,12 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from gddctl.core.classes import ClassTable
-from gddctl.core.config.sections import Precision, Target
+from gddctl.core.config.sections import Graph, Precision, Target
 from gddctl.core.preprocess import PreprocessSpec
 from gddctl.core.section import Section
 
 INFO_SCHEMA = 1
 METADATA_KEY = "gddctl.info"  # the ONNX metadata key that holds ModelInfo as JSON
-
-Graph = Literal["logits", "deploy"]
-
 
 class ModelInfo(Section):
     """Carried by every artifact.

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gddctl.core.artifact.card import WEIGHTS_NAME, is_bundle
-from gddctl.core.artifact.info import Graph, ModelInfo
+from gddctl.core.artifact.info import ModelInfo
+from gddctl.core.config.sections import Graph
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.files import read_json, write_json
@@ -68,7 +69,6 @@ def manifest_row(path: Path) -> dict[str, Any] | None:
     return next((row for row in _rows(path.parent) if row["file"] == path.name), None)
 
 
-def verify_file(path: Path) -> str:
 def listed_files(folder: Path) -> dict[Path, dict[str, Any]]:
     """The files that the manifest in ``folder`` names, with their rows.
 
@@ -88,6 +88,7 @@ def listed_files(folder: Path) -> dict[Path, dict[str, Any]]:
     return files
 
 
+def verify_file(path: Path) -> str:
     """The SHA-256 of a model file, checked against the manifest beside it where there is one.
 
     Raises:
