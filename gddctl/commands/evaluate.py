@@ -26,9 +26,7 @@ def evaluate(
     output = Output(json=json, verbose=verbose, quiet=quiet)
     from gddctl.pipeline.judging import evaluate_path
 
-    report = evaluate_path(
-        model, data=data, layout=layout, split=split, device="cuda" if device is RunDeviceName.cuda else "cpu", threads=threads
-    )
+    report = evaluate_path(model, data=data, layout=layout, split=split, device=device.literal, threads=threads)
     scores = f"mIoU {percent(report.miou)}   aAcc {percent(report.aacc)}   mAcc {percent(report.macc)}"
     output.say(f"{scores}   ({report.images} images, split {report.split})")
     output.say(f"protocol: {report.protocol}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from typing_extensions import assert_never
 
 
 class LayoutName(str, Enum):
@@ -28,10 +29,24 @@ class DeviceName(str, Enum):
 
 
 class RunDeviceName(str, Enum):
-    """Where a finished model runs."""
+    """Where a finished model runs; ``tensorrt``: ONNX files through ONNX Runtime's TensorRT provider."""
 
     cpu = "cpu"
     cuda = "cuda"
+    tensorrt = "tensorrt"
+
+    @property
+    def literal(self) -> Literal["cpu", "cuda", "tensorrt"]:
+        """As the runtimes spell it."""
+        match self:
+            case RunDeviceName.cpu:
+                return "cpu"
+            case RunDeviceName.cuda:
+                return "cuda"
+            case RunDeviceName.tensorrt:
+                return "tensorrt"
+            case _ as never:
+                assert_never(never)
 
 
 class PrecisionName(str, Enum):

@@ -18,8 +18,8 @@ def open_runtime(
 
     Args:
         path: a bundle folder, an ONNX file with gddctl's description, or a TensorRT engine with its record beside it.
-        device: where a bundle or an ONNX file runs; an engine runs on the GPU it was built for. A device that does not load is an error,
-            never replaced by another.
+        device: where a bundle or an ONNX file runs; an engine runs on the GPU it was built for. On ``"tensorrt"`` a bundle
+            takes CUDA. A device that does not load is an error, never replaced by another.
         threads: of the CPU, inside one run; None takes every core this process may use.
         allow_foreign_target: also open an INT8 file quantised for another runtime, for comparing values; not for timing.
         cuda_graph: of an engine: launch each run as one recorded graph.
@@ -33,7 +33,7 @@ def open_runtime(
     if path.is_dir():
         from gddctl.runtime.torch_runtime import TorchRuntime
 
-        return TorchRuntime(path, device=device, threads=threads)
+        return TorchRuntime(path, device="cpu" if device == "cpu" else "cuda", threads=threads)
     if path.suffix == ENGINE_SUFFIX:
         from gddctl.runtime.trt_fit import check_engine_file
         from gddctl.runtime.trt_runtime import TrtRuntime

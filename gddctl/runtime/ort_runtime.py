@@ -10,12 +10,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self, assert_never
+from typing_extensions import Self
 
 from gddctl.core.artifact.info import ModelInfo
-from gddctl.core.errors import ArtifactError, EnvironmentMissing, RunFailed
+from gddctl.core.errors import ArtifactError, RunFailed
 from gddctl.core.lazy import require
 from gddctl.runtime.cpu import this_cpu, usable_cores
+from gddctl.runtime.ort_providers import (
+    check_placement,
+    describe_placement,
+    disabled_optimizers,
+    missing,
+    placement,
+    provider_name,
+    providers_of,
+)
+from gddctl.runtime.probe import nvidia_driver
 from gddctl.runtime.protocol import Device, check_input
 
 _FATAL = 4  # ONNX Runtime's log severities: 0 verbose … 4 fatal; what matters reaches us as exceptions
@@ -28,7 +38,7 @@ class OrtRuntime:
     def __init__(self, path: Path, info: ModelInfo, sha256: str, *, device: Device = "cpu", threads: int | None = None) -> None:
         self._path, self._device = path, device
         self._threads = threads or usable_cores()
-        self._ort = require("onnxruntime", extra="gpu" if device == "cuda" else "cpu", why=f"running {path.name}")
+        self._ort = require("onnxruntime", extra="cpu" if device == "cpu" else "gpu", why=f"running {path.name}")
         self.info, self.sha256 = info, sha256
         self.backend = f"onnxruntime-{device}"
         self._session: Any = None
@@ -56,7 +66,7 @@ class OrtRuntime:
             "numpy": np.__version__,
             "threads": str(self._threads),
             "cpu": this_cpu().describe(),
-            **_placement(session),
+            **describe_placement(placement(session)),
         }
 
     def __enter__(self) -> Self:
@@ -68,21 +78,23 @@ class OrtRuntime:
 
     def _open(self) -> Any:
         if self._session is None:
-            self._session = open_session(self._ort, self._path, self._device, self._threads)
+            self._session = open_session(self._ort, self._path, self.info, self._device, self._threads)
             _check_names(self._session, self._path, self._output)
         return self._session
 
 
-def open_session(ort: ModuleType, path: Path, device: Device, threads: int) -> Any:
+def open_session(ort: ModuleType, path: Path, info: ModelInfo, device: Device, threads: int) -> Any:
     """An ``InferenceSession`` that really runs on ``device``.
 
     Raises:
-        EnvironmentMissing: the provider of ``device`` does not load here.
+        EnvironmentMissing: the provider of ``device`` does not load here, or leaves computing to the CPU.
         ArtifactError: ONNX Runtime cannot read the file.
     """
-    provider = _provider(device)
+    provider = provider_name(device)
     if provider not in ort.get_available_providers():
-        raise _missing(provider, f"this build of onnxruntime has {', '.join(ort.get_available_providers())}")
+        raise missing(provider, f"this build of onnxruntime has {', '.join(ort.get_available_providers())}")
+    if device != "cpu" and not (driver := nvidia_driver()).devices:
+        raise missing(provider, driver.reason)  # told by the driver: the provider itself only writes to the terminal and moves on
     ort.set_default_logger_severity(_FATAL)
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL
@@ -92,49 +104,24 @@ def open_session(ort: ModuleType, path: Path, device: Device, threads: int) -> A
         options.add_session_config_entry(_X86_NO_VNNI_PRECISION, "1")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the loader and its fall-back report by print
-            if device == "cuda":
+            if device != "cpu":
                 ort.preload_dlls()  # finds the CUDA and cuDNN wheels beside it; says nothing useful when they are absent
-            session = ort.InferenceSession(str(path), options, providers=[provider])
+            session = ort.InferenceSession(
+                str(path), options, providers=providers_of(device, info), disabled_optimizers=disabled_optimizers(info)
+            )
     except Exception as error:  # the binding's errors share no narrower base
         raise ArtifactError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})", remedy="copy or export it again") from error
     session.disable_fallback()
     if session.get_providers()[0] != provider:
-        raise _missing(provider, f"the session came up on {', '.join(session.get_providers())} instead")
+        raise missing(provider, f"the session came up on {', '.join(session.get_providers())} instead")
+    check_placement(placement(session), device)
     return session
-
-
-def _provider(device: Device) -> str:
-    match device:
-        case "cpu":
-            return "CPUExecutionProvider"
-        case "cuda":
-            return "CUDAExecutionProvider"
-        case _ as never:
-            assert_never(never)
-
-
-def _missing(provider: str, found: str) -> EnvironmentMissing:
-    return EnvironmentMissing(
-        f"ONNX Runtime's {provider} does not load here: {found}",
-        remedy='it needs an NVIDIA driver, CUDA 13 and cuDNN 9: pip install "gddctl[gpu]"; see: gddctl doctor; or choose the device cpu',
-    )
 
 
 def _check_names(session: Any, path: Path, output: str) -> None:
     inputs, outputs = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
     if inputs != ["image"] or outputs != [output]:
         raise ArtifactError(f"{path}: takes {inputs} and gives {outputs}; expected ['image'] and ['{output}']", remedy="export it again")
-
-
-def _placement(session: Any) -> dict[str, str]:
-    """How many nodes each provider got, e.g. ``{"nodes": "CPUExecutionProvider 43"}``; empty where ONNX Runtime does not tell."""
-    tell = getattr(session, "get_provider_graph_assignment_info", None)  # since 1.24
-    if tell is None:
-        return {}
-    counts: dict[str, int] = {}
-    for part in tell():
-        counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
-    return {"nodes": ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))}
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing_extensions import Self, assert_never
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.errors import ArtifactError
 
-Device = Literal["cpu", "cuda"]
+Device = Literal["cpu", "cuda", "tensorrt"]  # tensorrt: an ONNX file through ONNX Runtime's provider of that name
 
 
 class Runtime(Protocol):
@@ -79,7 +79,7 @@ def check_target(info: ModelInfo, device: Device, place: str) -> None:
     Raises:
         ArtifactError: an INT8 file of another target. Its numbers here would be those of no deployment.
     """
-    here = f"ort-{device}"
+    here = "tensorrt" if device == "tensorrt" else f"ort-{device}"
     if info.precision == "int8" and info.target not in ("any", here):
         raise ArtifactError(
             f"{place}: quantised for '{info.target}', opened on '{here}'",

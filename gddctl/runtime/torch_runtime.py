@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,13 +17,13 @@ from gddctl.core.errors import EnvironmentMissing, RunFailed
 from gddctl.models.checkpoint import load_bundle
 from gddctl.runtime.cpu import this_cpu, usable_cores
 from gddctl.runtime.describe import info_of_card
-from gddctl.runtime.protocol import Device, check_input
+from gddctl.runtime.protocol import check_input
 
 
 class TorchRuntime:
     """A student in FP32, eager mode, eval. See :class:`gddctl.runtime.protocol.Runtime`."""
 
-    def __init__(self, folder: Path, *, device: Device = "cpu", threads: int | None = None) -> None:
+    def __init__(self, folder: Path, *, device: Literal["cpu", "cuda"] = "cpu", threads: int | None = None) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise EnvironmentMissing(
                 f"PyTorch {torch.__version__} sees no CUDA device here", remedy="see: gddctl doctor; or choose the device cpu"
