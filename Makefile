@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 # The first of these that exists sets up the environment; override with: make PYTHON=/path/to/python3.12
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
-# onnxruntime-gpu also serves the CPU; elsewhere than on x86-64 Linux there is only onnxruntime.
-RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu,cpu)
+# onnxruntime-gpu also serves the CPU, and TensorRT-RTX builds engines without a GPU, which the tests do; both are wheels for x86-64
+# Linux. Elsewhere there is only onnxruntime, and tests of engines are skipped.
+comma := ,
+RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu$(comma)rtx,cpu)
 STAMP := $(VENV)/.ready
 export NO_ALBUMENTATIONS_UPDATE := 1
 
