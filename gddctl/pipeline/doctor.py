@@ -12,7 +12,10 @@ from importlib import metadata
 from typing import Any, Literal
 
 from gddctl import __version__
+from gddctl.core.config.sections import Builder
+from gddctl.core.errors import EnvironmentMissing
 from gddctl.runtime import cpu, probe
+from gddctl.runtime.trt_bindings import find_bindings
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ def examine() -> list[Finding]:
         *_training(),
         *_onnxruntime(),
         _module("onnx", "export", "export"),
-        _tensorrt("tensorrt", "TensorRT", 'pip install "gddctl[trt]", or the system\'s package on a Jetson'),
-        _tensorrt("tensorrt_rtx_bindings", "TensorRT-RTX", 'pip install "gddctl[rtx]"'),
+        _tensorrt("tensorrt", "TensorRT"),
+        _tensorrt("rtx", "TensorRT-RTX"),
         _module("jinja2", "report.html", "report"),
     ]
 
@@ -96,12 +99,19 @@ def _onnxruntime() -> Iterator[Finding]:
         yield Finding(provider, "ok" if loaded else "missing", "loads" if loaded else reason, remedy)
 
 
-def _tensorrt(module: str, name: str, remedy: str) -> Finding:
+def _tensorrt(builder: Builder, name: str) -> Finding:
     try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        return Finding(name, "missing", str(error).splitlines()[0], remedy)
-    return Finding(name, "ok", f"{getattr(found, '__version__', 'unknown version')} imports; engines need a build to prove more")
+        found = find_bindings(builder)
+    except EnvironmentMissing as error:
+        return Finding(name, "missing", error.message, error.remedy)
+    driver = probe.nvidia_driver()
+    if driver.devices:
+        return Finding(name, "ok", f"{found.version}, builds and runs engines for the GPU here")
+    if found.is_rtx:
+        return Finding(name, "ok", f"{found.version}, builds engines for RTX GPUs; runs none here ({driver.reason})")
+    return Finding(
+        name, "missing", f"{found.version} imports, but builds and runs nothing here ({driver.reason})", "needs the NVIDIA driver and a GPU"
+    )
 
 
 def _module(module: str, purpose: str, extra: str, detail: Callable[[Any], str] | None = None) -> Finding:
