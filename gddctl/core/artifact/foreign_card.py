@@ -131,4 +131,6 @@ def _with_places(path: Path, message: str, lines: dict[str, int]) -> str:
             above = above.rpartition(".")[0]
         return f"{path}, line {lines.get(above, 1)}: {'' if dotted == 'config' else f'{dotted}: '}"
 
-    return "; ".join(re.sub(r"^([\w.-]+): ", located, part) for part in re.split(r"; (?!did you mean|known keys|it has no default)", message))
+    return "; ".join(
+        re.sub(r"^([\w.-]+): ", located, part) for part in re.split(r"; (?!did you mean|known keys|it has no default)", message)
+    )
