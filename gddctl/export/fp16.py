@@ -34,7 +34,7 @@ def to_fp16(fp32: Artifact, out: Path, *, record: CalibrationRecord | None = Non
     if record is not None:
         check_pair(fp32, record)
     model = load_artifact(fp32)
-    kept = beyond_half(record.ranges) if record is not None else set[str]()
+    kept = beyond_half(record.observed) if record is not None else set[str]()
     cast_to_half(model, kept)
     counts = census_of(model)
     check_fp16(counts, str(out))

@@ -67,7 +67,7 @@ def quantize(
     classifiers = last_convs(ops_of(model.graph), {item.name for item in model.graph.output})
     insert_qdq(model, choice, record, scheme)
     if scheme.scale == "float16":
-        cast_to_half(model, beyond_half(record.ranges))
+        cast_to_half(model, beyond_half(record.observed))
     # Before the cutting below multiplies the integer convolutions.
     check_int8(census_of(model), str(out), kept=len(set(keep) | classifiers))
     if target == "ort-cpu":

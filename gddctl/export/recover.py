@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from gddctl.core.artifact.calibration import CalibrationRecord
@@ -19,7 +20,7 @@ from gddctl.data.dataset import SegDataset
 from gddctl.export.graph_file import load_artifact
 from gddctl.export.int8 import quantize
 from gddctl.export.onnx_ops import choice_of, ops_of
-from gddctl.prove.parity import parity
+from gddctl.prove.parity import Pair, answering_of, compare
 from gddctl.prove.predict import network_input
 from gddctl.quant.naming import module_of
 from gddctl.runtime.open import open_runtime
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 RUNS_HERE: tuple[Target, ...] = ("ort-cpu", "openvino")  # targets whose latency a machine without a GPU can tell
 _WARM_UP, _TIMED = 3, 15  # calls; a rough median to choose by, the bench command measures properly
+_AT_ONCE = 4  # files opened together; each holds its activations
 
 
 class Subject:
@@ -52,14 +54,24 @@ class Subject:
         """INT8 with the convolutions ``keep`` left out."""
         return quantize(self.fp32, self.record, out, target=self.target, keep=keep)
 
-    def judge(self, candidate: Artifact) -> Rung:
-        """The candidate against FP32 on the held-out images."""
-        with open_runtime(self.fp32.path) as reference, open_runtime(candidate.path, allow_foreign_target=True) as tested:
-            return parity(reference, tested, self.images, self.limits)
+    def judge(self, candidates: Sequence[Artifact]) -> list[Rung]:
+        """Every candidate against FP32 on the held-out images; FP32 answers each image once for all of them."""
+        with ExitStack() as stack:
+            reference = stack.enter_context(open_runtime(self.fp32.path))
+            tested = {
+                str(place): stack.enter_context(open_runtime(item.path, allow_foreign_target=True)) for place, item in enumerate(candidates)
+            }
+            answering = {"fp32": answering_of(reference), **{key: answering_of(runtime) for key, runtime in tested.items()}}
+            pairs = [Pair("fp32", key, logits=True) for key in tested]
+            compared = compare(pairs, answering, self.images, range(len(self.images)))
+            return [
+                comparison.rung(reference, runtime, self.limits, images=len(self.images))
+                for comparison, runtime in zip(compared, tested.values(), strict=True)
+            ]
 
     def trade(self, candidate: Artifact, kept: tuple[str, ...]) -> Trade:
         """The candidate's row."""
-        return Trade(kept, self.judge(candidate), candidate.path.stat().st_size / 1e6, self._latency(candidate))
+        return Trade(kept, self.judge([candidate])[0], candidate.path.stat().st_size / 1e6, self._latency(candidate))
 
     def _latency(self, candidate: Artifact) -> float | None:
         if self.target not in RUNS_HERE:
@@ -87,21 +99,16 @@ def block_of(weight: str) -> str:
 
 def sensitivity(subject: Subject) -> tuple[BlockLoss, ...]:
     """Quantise one block at a time; worst first, by mIoU and then by SQNR."""
-    blocks = subject.blocks()
-    every = frozenset[str]().union(*blocks.values())
+    blocks = list(subject.blocks().items())
+    every = frozenset[str]().union(*(convs for _, convs in blocks))
     losses = []
     with tempfile.TemporaryDirectory(prefix=".sensitivity-", dir=subject.fp32.path.parent) as folder:
-        for number, (name, convs) in enumerate(blocks.items(), start=1):
-            rung = subject.judge(subject.quantised(Path(folder) / "block.onnx", every - convs))
-            log.info(
-                "sensitivity %2d/%d: %-28s mIoU %+.2f points, SQNR %s dB",
-                number,
-                len(blocks),
-                name,
-                rung.miou_delta_points,
-                "n/a" if rung.sqnr_db is None else f"{rung.sqnr_db:.1f}",
-            )
-            losses.append(BlockLoss(name, len(convs), rung.miou_delta_points, rung.agreement, rung.sqnr_db))
+        for start in range(0, len(blocks), _AT_ONCE):
+            group = blocks[start : start + _AT_ONCE]
+            files = [subject.quantised(Path(folder) / f"{place}.onnx", every - convs) for place, (_, convs) in enumerate(group)]
+            for (name, convs), rung in zip(group, subject.judge(files), strict=True):
+                losses.append(BlockLoss(name, len(convs), rung.miou_delta_points, rung.agreement, rung.sqnr_db))
+            log.info("sensitivity for %s: %d of %d blocks", subject.target, len(losses), len(blocks))
     return tuple(sorted(losses, key=lambda loss: (round(loss.miou_delta_points, 3), loss.sqnr_db or 0.0)))
 
 

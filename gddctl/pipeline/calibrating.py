@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gddctl.core.artifact.calibration import CalibrationRecord
 from gddctl.core.artifact.card import Card
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.config.sections import DataConfig, ExportConfig, Limits, Target
@@ -16,30 +18,47 @@ from gddctl.data.subset import Subset
 from gddctl.pipeline.datasets import open_usable
 
 if TYPE_CHECKING:
-    from gddctl.core.artifact.calibration import CalibrationRecord
+    from gddctl.export.calibration.images import Selection
 
 log = logging.getLogger(__name__)
 
 
 class Calibration:
-    """The ranges of one FP32 student, and the INT8 files made with them."""
+    """The ranges of one FP32 student, and the INT8 files made with them.
 
-    def __init__(
-        self, fp32: Artifact, data: DataConfig, config: ExportConfig, limits: Limits, *, record_path: Path, card: Card | None
-    ) -> None:
+    Args:
+        fp32: the student's FP32 logits file.
+        data: where training images come from.
+        config: what to make.
+        limits: the INT8 gate.
+        path: of the record; one that still holds is used again.
+        card: of the bundle, which may carry ranges that it was trained with; None for a file without one.
+    """
+
+    def __init__(self, fp32: Artifact, data: DataConfig, config: ExportConfig, limits: Limits, *, path: Path, card: Card | None) -> None:
         self._fp32, self._data, self._config, self._limits = fp32, data, config, limits
-        self._record_path, self._card = record_path, card
+        self._path, self._card = path, card
 
     @cached_property
     def record(self) -> CalibrationRecord:
-        """Ranges from training images; one record serves every target."""
-        from gddctl.export.calibration.collect import calibrate
+        """Ranges from training images; one record serves every target that the card has no trained ranges for."""
+        from gddctl.export.calibration.collect import calibrate_or_reuse
 
         config, split = self._config.calibration, self._data.train_split
-        log.info("calibrate: %d images of split '%s', method %s", config.images, split, config.method)
-        val = open_usable(self._data, self._data.val_split)
-        record = calibrate(self._fp32, self._train, config, held_out=val, split=split)
-        record.write(self._record_path)
+        log.info("calibrate: up to %d images of split '%s', method %s", config.images, split, config.method)
+        record = calibrate_or_reuse(
+            self._path,
+            self._fp32,
+            self._train,
+            config,
+            held_out=self._val,
+            split=split,
+            target=next((target for target in self._config.targets if target not in ("any", "ort-cuda")), "ort-cpu"),
+            progress=lambda done, of: log.debug("calibrate: step %d of %d", done, of),
+        )
+        for method, score in record.scores.items():
+            kept = ", kept" if method == record.kept else ""
+            log.info("calibrate: %-10s agreement %.3f %%, SQNR %.1f dB%s", method, 100 * score.agreement, score.sqnr_db, kept)
         return record
 
     def quantised(self, target: Target, path: Path, *, table: bool) -> tuple[Artifact, Recovery | None]:
@@ -53,25 +72,42 @@ class Calibration:
         from gddctl.export.int8 import quantize
         from gddctl.export.recover import Subject, recover, sensitivity
 
-        record = self.record
+        record = self._trained(target) or self.record
         artifact = quantize(self._fp32, record, path, target=target)
         if not (self._config.recover or table):
             return artifact, None
-        subject = Subject(self._fp32, record, self._held_out, target, self._limits)
+        images = Subset(self._train, self._selection.held_out)
+        subject = Subject(self._fp32, record, images, target, self._limits)
         losses = sensitivity(subject) if table else None
         if self._config.recover:
             return recover(subject, artifact, losses=losses)
-        return artifact, Recovery(target, len(self._held_out), losses or (), (subject.trade(artifact, ()),))
+        return artifact, Recovery(target, len(images), losses or (), (subject.trade(artifact, ()),))
+
+    def _trained(self, target: Target) -> CalibrationRecord | None:
+        from gddctl.export.calibration.from_card import record_from_card
+
+        record = record_from_card(self._card, target) if self._card is not None else None
+        if record is not None:
+            log.info("calibrate: the card carries ranges trained for %s; nothing to calibrate", target)
+        return record
 
     @cached_property
     def _train(self) -> SegDataset:
         return open_usable(self._data, self._data.train_split)
 
     @cached_property
-    def _held_out(self) -> SegDataset:
-        """Training images that set no range."""
-        from gddctl.prove.subject import chosen_images
+    def _val(self) -> SegDataset:
+        return open_usable(self._data, self._data.val_split)
 
-        used = {image.sha256 for image in self.record.images}
-        free = Subset(self._train, [index for index in range(len(self._train)) if self._train.content_sha256(index) not in used] or [0])
-        return Subset(free, chosen_images(free, self._config.calibration.scored_on))
+    @cached_property
+    def _selection(self) -> Selection:
+        """The images that set ranges and the images that judge; no image does both, and none is of the val split."""
+        from gddctl.export.calibration.images import select_images
+
+        return select_images(self._train, self._config.calibration, held_out=self._val)
+
+
+def bring_record(published: Path, path: Path) -> None:
+    """Let an export use the record of an earlier one, where it still holds."""
+    if published.is_file() and not path.exists():
+        shutil.copyfile(published, path)

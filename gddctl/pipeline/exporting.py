@@ -18,7 +18,7 @@ from gddctl.core.errors import GddctlError, UsageError
 from gddctl.core.files import write_json
 from gddctl.core.reports.recovery import Recovery
 from gddctl.core.workspace import hold
-from gddctl.pipeline.calibrating import Calibration
+from gddctl.pipeline.calibrating import Calibration, bring_record
 from gddctl.pipeline.datasets import data_of_model
 from gddctl.pipeline.export_plan import engine_names, export_names, graphs, kinds
 from gddctl.pipeline.workshop import publish, workshop
@@ -160,7 +160,7 @@ def _export(out: Path, name: str, order: Order, start: Start, data: DataConfig |
     digest = sha256_json({"student": identity, "version": __version__, "config": order.config.model_dump(mode="json")})
     with hold(out), workshop(out, digest) as folder:
         recoveries: list[Recovery] = []
-        made = list(_make(name, folder, order, start, data, card, recoveries))
+        made = list(_make(name, folder, out, order, start, data, card, recoveries))
         # Only now, with every file whole: until here the folder holds what it held before.
         publish(folder, out)
         artifacts = tuple(
@@ -173,6 +173,7 @@ def _export(out: Path, name: str, order: Order, start: Start, data: DataConfig |
 def _make(
     name: str,
     folder: Path,
+    out: Path,
     order: Order,
     start: Start,
     data: DataConfig | None,
@@ -185,8 +186,9 @@ def _make(
     fp32 = start(folder)
     calibration = None
     if data is not None:
-        record_path = folder / f"{name}-calibration.json"
-        calibration = Calibration(fp32, data, order.config, order.gates.int8, record_path=record_path, card=card)
+        path = folder / f"{name}-calibration.json"
+        bring_record(out / path.name, path)
+        calibration = Calibration(fp32, data, order.config, order.gates.int8, path=path, card=card)
     for precision, target in kinds(order.config):
         logits = fp32
         if precision != "fp32":
