@@ -201,5 +201,5 @@ def _engine_info(artifact: Artifact, census: dict[str, int]) -> ModelInfo:
 def _remedy(errors: list[str]) -> str:
     text = " ".join(errors).lower()
     if "memory" in text or "workspace" in text:
-        return "give it more with export.engine.workspace_mb, or close other programs on the GPU"
-    return "see: gddctl doctor; a smaller max_batch or a lower optimization_level may help"
+        return "give it more with --workspace MB (export.engine.workspace_mb), or close other programs on the GPU"
+    return "see: gddctl doctor; a smaller largest batch (--batch) may help"

@@ -60,11 +60,12 @@ class TrtRuntime:
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch; see the protocol for shapes."""
         batch = check_input(batch, self.info, self._path.name)
-        record = self._record
-        if not record.min_batch <= len(batch) <= record.max_batch:
+        record, items = self._record, len(batch)
+        if not record.min_batch <= items <= record.max_batch:
+            wanted = (min(record.min_batch, items), record.opt_batch, max(record.max_batch, items))
             raise ArtifactError(
-                f"{self._path}: built for batches of {record.min_batch} to {record.max_batch}, got {len(batch)}",
-                remedy=f"use such a batch, or build it again with export.engine.max_batch={len(batch)}: {record.rebuild}",
+                f"{self._path}: built for batches of {record.min_batch} to {record.max_batch}, got {items}",
+                remedy=f"use such a batch, or build it again: {record.rebuild} --batch {' '.join(map(str, wanted))}",
             )
         return self._open().run(batch)
 
@@ -194,7 +195,7 @@ class _Loaded:
         if context is None:
             raise RunFailed(
                 f"{self._path}: no room to run it ({last_errors(self._logger)})",
-                remedy="close other programs on the GPU, or build it with a smaller max_batch",
+                remedy="close other programs on the GPU, or build it for smaller batches (--batch)",
             )
         return context
 
