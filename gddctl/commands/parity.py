@@ -1,4 +1,4 @@
-"""``gddctl parity``: does CANDIDATE answer like REFERENCE?"""
+"""``gddctl parity``: does CANDIDATE answer like REFERENCE? With ``--ladder``: does every file of a run?"""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from typing import Annotated
 import typer
 
 from gddctl.commands.flags import Data, LayoutFlag
-from gddctl.commands.output import Json, Output, Quiet, Verbose, percent
+from gddctl.commands.output import Json, Output, Quiet, Verbose
 
 
 def parity(
-    reference: Annotated[Path, typer.Argument(help="The model to trust: a bundle or an exported file.")],
-    candidate: Annotated[Path, typer.Argument(help="The model to test.")],
+    reference: Annotated[Path | None, typer.Argument(help="The model to trust: a bundle or an exported file.")] = None,
+    candidate: Annotated[Path | None, typer.Argument(help="The model to test.")] = None,
+    ladder: Annotated[
+        Path | None,
+        typer.Option("--ladder", metavar="RUN", help="Judge every file of a run folder, or of an artifacts folder beside its bundle."),
+    ] = None,
+    every_rung: Annotated[bool, typer.Option("--all", help="With --ladder: also judge the rungs after one that failed.")] = False,
+    locate: Annotated[
+        bool, typer.Option("--locate", help="Name the first tensor that drifts: of the two files, or of the ladder's first failure.")
+    ] = False,
     data: Data = None,
     layout: LayoutFlag = None,
     split: Annotated[str | None, typer.Option("--split", help="Default: the val split.")] = None,
@@ -21,41 +29,36 @@ def parity(
     gates: Annotated[
         Path | None, typer.Option("--gates", help="YAML with the limits per precision (the 'gates' section of a config).")
     ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write the verdicts as JUnit XML.")] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare two models on real validation images; leave with 3 when a limit is broken."""
+    """Compare models on real validation images; leave with 3 when a limit is broken."""
     output = Output(json=json, verbose=verbose, quiet=quiet)
-    from gddctl.core.errors import VerdictError
-    from gddctl.pipeline.judging import parity_of_paths
+    from gddctl.commands.parity_output import show_drift, show_ladder, show_pair
+    from gddctl.core.errors import UsageError, VerdictError
+    from gddctl.pipeline.judging import ladder_of_path, parity_of_paths
+    from gddctl.report.junit import write_junit
 
-    report = parity_of_paths(reference, candidate, data=data, layout=layout, split=split, images=images, gates=gates)
-    (rung,) = report.rungs
-    rows = [
-        ["pixel agreement %", f"{100 * rung.agreement:.4f}", _limit(rung.limits.min_agreement, ">=", 100)],
-        ["mIoU reference %", percent(rung.reference_miou), ""],
-        ["mIoU candidate %", percent(rung.candidate_miou), ""],
-        ["mIoU delta, points", f"{rung.miou_delta_points:+.2f}", _limit(rung.limits.max_miou_drop, ">= -", 1)],
-        [
-            f"worst class ({rung.worst_class}), points",
-            _number(rung.worst_class_delta_points, "+.2f"),
-            _limit(rung.limits.max_class_drop, ">= -", 1),
-        ],
-        ["SQNR, dB", _number(rung.sqnr_db, ".1f"), _limit(rung.limits.min_sqnr_db, ">=", 1)],
-        ["max |difference|", _number(rung.max_abs_diff, ".2e"), _limit(rung.limits.max_abs_diff, "<=", 1)],
-        ["NaN and Inf", str(rung.nan), "0"],
-    ]
-    output.table([f"{rung.images} images, {rung.precision} limits", "measured", "limit"], rows)
-    output.say("passed" if report else "FAILED")
-    output.done(report.to_json(), following=f"gddctl bench {candidate}" if report else None)
-    if not report:
-        raise VerdictError("; ".join(report.failures))
-
-
-def _number(value: float | None, form: str) -> str:
-    return "n/a" if value is None else format(value, form)
-
-
-def _limit(value: float | None, sign: str, scale: float) -> str:
-    return "" if value is None else f"{sign}{scale * value:g}"
+    if ladder is not None:
+        if reference is not None:
+            raise UsageError(f"{reference}: --ladder takes its models from {ladder}", remedy="give one or the other")
+        judged = ladder_of_path(ladder, data=data, layout=layout, split=split, images=images, gates=gates, every_rung=every_rung)
+        show_ladder(output, judged.report)
+    else:
+        if reference is None or candidate is None:
+            raise UsageError("parity needs two models", remedy="gddctl parity REFERENCE CANDIDATE, or gddctl parity --ladder RUN")
+        if every_rung:
+            raise UsageError("--all belongs to --ladder", remedy="leave it out")
+        judged = parity_of_paths(reference, candidate, data=data, layout=layout, split=split, images=images, gates=gates)
+        show_pair(output, judged.report)
+    if junit is not None:
+        write_junit(junit, judged.report)
+    drift = judged.locate() if locate else None
+    if locate:
+        show_drift(output, drift)
+    result = judged.report.to_json() | ({"drift": drift.to_json() if drift else None} if locate else {})
+    output.done(result, following=judged.following)
+    if not judged.report:
+        raise VerdictError("; ".join(judged.report.failures) or "no rung was run, so nothing is proven")

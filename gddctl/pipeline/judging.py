@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport
 from gddctl.core.workspace import hold, is_run
-from gddctl.data.dataset import SegDataset
 from gddctl.pipeline.costs import with_costs
 from gddctl.pipeline.datasets import data_of_model, open_usable
 from gddctl.pipeline.gate_file import read_gates
+from gddctl.pipeline.judged import Judged
 from gddctl.pipeline.ladder import climb
 from gddctl.pipeline.ladder_members import find_ladder, member_of
 from gddctl.prove.evaluate import evaluate
@@ -66,7 +66,7 @@ def parity_of_paths(
     split: str | None = None,
     images: int | None = None,
     gates: Path | None = None,
-) -> ParityReport:
+) -> Judged:
     """Compare two models on the data of the reference."""
     limits = read_gates(gates)
     with open_runtime(reference) as trusted, open_runtime(candidate, allow_foreign_target=True) as tested:
@@ -75,7 +75,8 @@ def parity_of_paths(
         kept = limits_of_pair(trusted.info, tested.info, limits)
         rung = parity(trusted, tested, dataset, kept, max_images=images, progress=counter("parity"))
         rung = replace(rung, precision=gate_of(trusted.info, tested.info))
-        return ParityReport((with_costs(rung, candidate, tested.backend),))
+        report = ParityReport((with_costs(rung, candidate, tested.backend),))
+    return Judged(report, {rung.reference_sha256: reference, rung.candidate_sha256: candidate}, dataset, pair=(reference, candidate))
 
 
 def ladder_of_path(
@@ -87,7 +88,7 @@ def ladder_of_path(
     images: int | None = None,
     gates: Path | None = None,
     every_rung: bool = False,
-) -> Ladder:
+) -> Judged:
     """The parity ladder of a run folder, or of an artifacts folder beside its bundle.
 
     Data: ``--data``, else the run's settings, else the bundle's card. Limits: the gate file, else the run's settings, else the defaults.
@@ -104,28 +105,13 @@ def ladder_of_path(
     told = data_of_model(model, found.members[0].info.preprocess, data=data, layout=layout)
     dataset = open_usable(told, split or told.val_split)
     report = climb(found.members, dataset, limits, max_images=images, every_rung=every_rung, progress=counter("parity"))
-    return Ladder(report, {member.sha256: member.path for member in found.members}, dataset)
+    return Judged(report, {member.sha256: member.path for member in found.members}, dataset)
 
 
 def ladder_of_run(bundle: Path, files: Sequence[Path], data: DataConfig, gates: GatesConfig) -> ParityReport:
     """Every rung of a run's ladder, on its whole val split, whether or not one before it failed: the page shows them all."""
     members = [member_of(path) for path in (bundle, *files)]
     return climb(members, open_usable(data, data.val_split), gates, every_rung=True, progress=counter("parity"))
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """A judged ladder, and where its models lie."""
-
-    report: ParityReport
-    paths: Mapping[str, Path]  # by SHA-256
-    dataset: SegDataset
-
-    @property
-    def first_failure(self) -> tuple[Path, Path] | None:
-        """Reference and candidate of the first rung that failed."""
-        failed = next((rung for rung in self.report.rungs if not rung.passed), None)
-        return None if failed is None else (self.paths[failed.reference_sha256], self.paths[failed.candidate_sha256])
 
 
 def bench_paths(artifacts: Sequence[Path], config: BenchConfig, *, out: Path | None = None) -> LatencyReport:

@@ -23,7 +23,6 @@ _FAST = 1  # PNG compression level: these bytes are read once
 
 def answering_from_files(predictor: Predictor, dataset: SegDataset) -> Answering:
     """A model asked with raw files: the dataset's own bytes, and every second image lying on its side with a tag that says so."""
-
     asked = count()  # not the index: images spread evenly over a split may all be even
 
     def answer(index: int, sample: Sample) -> Answer:

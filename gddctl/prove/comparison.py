@@ -56,9 +56,8 @@ class Answer:
     @cached_property
     def _mended(self) -> NDArray[np.float32]:
         """The logits, with broken ones replaced so that there is a mask."""
-        if self.finite:
-            return self.output
-        return np.nan_to_num(self.output, nan=0.0, posinf=_INF_LOGIT, neginf=-_INF_LOGIT)
+        logits: NDArray[np.float32] = self.output
+        return logits if self.finite else np.nan_to_num(logits, nan=0.0, posinf=_INF_LOGIT, neginf=-_INF_LOGIT)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ class Truth:
     @cached_property
     def labelled(self) -> NDArray[np.bool_]:
         """Where it is not ignored."""
-        return self.label != IGNORE
+        labelled: NDArray[np.bool_] = self.label != IGNORE
+        return labelled
 
     @cached_property
     def border(self) -> NDArray[np.bool_]:

@@ -52,8 +52,9 @@ def steps_of(members: Sequence[Member]) -> tuple[Step, ...]:
         if parent is not None:
             steps.append(Step(parent, member))
         elif member.kind != "bundle" and (has_bundle or not _may_be_top(member.info)):
+            told = (member.info.parent_sha256 or "unknown")[:12]
             raise ArtifactError(
-                f"{member.path}: made from a file ({(member.info.parent_sha256 or 'unknown')[:12]}…) that is not here, or was made anew since",
+                f"{member.path}: made from a file ({told}…) that is not here, or was made anew since",
                 remedy="export again, so that every file comes from the one beside it",
             )
     return tuple(steps)

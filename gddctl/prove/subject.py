@@ -15,7 +15,7 @@ ModelKind = Literal["bundle", "onnx", "engine"]
 
 def label_of(runtime: Runtime) -> str:
     """A name that tells the files of one run apart: ``student`` for a bundle, ``student-int8-ort-cpu.deploy`` for a file."""
-    kind = "bundle" if runtime.backend.startswith("torch") else "engine" if runtime.backend.startswith("tensorrt") else "onnx"
+    kind: ModelKind = "bundle" if runtime.backend.startswith("torch") else "engine" if runtime.backend.startswith("tensorrt") else "onnx"
     return label_of_info(runtime.info, kind)
 
 
