@@ -82,7 +82,7 @@ def show_drift(output: Output, drift: DriftReport | None) -> None:
 
 def _line(rung: Rung, shared: str) -> list[str]:
     verdict = "passed" if rung.passed else "FAILED"
-    worst = f"{rung.worst_class} {rung.worst_class_delta_points:+.2f}" if rung.worst_class_delta_points else ""
+    worst = _number(rung.worst_class_delta_points, "+.2f")
     return [
         rung.title.removeprefix(shared),
         rung.reference.removeprefix(shared),
@@ -92,7 +92,7 @@ def _line(rung: Rung, shared: str) -> list[str]:
         _share(rung.confident_agreement),
         f"{rung.miou_delta_points:+.2f}",
         _number(rung.top_delta_points, "+.2f"),
-        worst,
+        "" if worst in ("+0.00", "-0.00") else f"{rung.worst_class} {worst}",
         _number(rung.sqnr_db, ".1f"),
         _number(_megabytes(rung), ".2f"),
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gddctl.core.artifact.card import Card
 from gddctl.core.reports.latency import LatencyRow
+from gddctl.core.reports.parity import ParityReport
 from gddctl.report.colours import colour_by_model
 from gddctl.report.inputs import RunFiles
 from gddctl.report.wording import MISSING, difference, megabytes, millions, milliseconds, model_title, percent, points
@@ -79,14 +80,24 @@ def _sentences(run: RunFiles) -> Iterator[str]:
             words += f", {points(gain)} points against the same network trained on labels alone ({percent(baseline.miou)} %)"
         yield f"{words}{f'; its teacher has {percent(teacher.miou)} %' if teacher else ''}."
     if run.parity is not None:
-        failed = [rung.candidate for rung in run.parity.rungs if not rung.passed]
-        count = len(run.parity.rungs)
-        yield (
-            f"Parity failed for {', '.join(failed)}."
-            if failed
-            else f"All {count} exported files answer like their reference, within limits."
-        )
+        yield from _parity(run.parity)
     yield from _speed(run)
+
+
+def _verdict(report: ParityReport | None, sha256: str) -> str:
+    passed = None if report is None else report.verdict_of(sha256)
+    return "" if passed is None else "passed" if passed else "failed"
+
+
+def _parity(report: ParityReport) -> Iterator[str]:
+    failed = [rung.title for rung in report.rungs if not rung.passed]
+    count = len({rung.candidate_sha256 for rung in report.rungs})
+    if failed:
+        yield f"Parity failed for {', '.join(failed)}."
+    elif count:
+        yield f"All {count} exported files answer like their reference, within limits."
+    if report.skipped:
+        yield f"Not proven here: {', '.join(item.title for item in report.skipped)}."
 
 
 def _speed(run: RunFiles) -> Iterator[str]:
@@ -104,7 +115,6 @@ def _speed(run: RunFiles) -> Iterator[str]:
 
 def _rows(run: RunFiles) -> Iterator[ModelRow]:
     sizes, times, colours = run.bytes_of, timed(run), colour_by_model(run.scores)
-    verdicts = {rung.candidate_sha256: "passed" if rung.passed else "failed" for rung in run.parity.rungs} if run.parity is not None else {}
     baseline = run.scores.get("baseline")
     for name, report in run.scores.items():
         card, row = run.cards.get(name.partition("-")[0]), times.get(report.sha256)
@@ -119,5 +129,5 @@ def _rows(run: RunFiles) -> Iterator[ModelRow]:
             size=megabytes(sizes.get(report.sha256)),
             p50=milliseconds(row.p50_ms if row else None),
             p99=milliseconds(row.p99_ms if row else None),
-            verdict=verdicts.get(report.sha256, ""),
+            verdict=_verdict(run.parity, report.sha256),
         )

@@ -14,7 +14,7 @@ from gddctl.report.accuracy import class_table
 from gddctl.report.curves import loss_figure, pace_of, stages_of, validation_figure
 from gddctl.report.headline import headline
 from gddctl.report.inputs import RunFiles, read_run
-from gddctl.report.ladder import rung_views
+from gddctl.report.ladder import bands, rung_views
 from gddctl.report.lineage import lineage, recipe, trainings
 from gddctl.report.speed import speed
 
@@ -70,6 +70,8 @@ def render(run: RunFiles) -> str:
         legend=_legend(run),
         rungs=rung_views(run.parity),
         parity=run.parity,
+        left_out=run.parity.skipped if run.parity is not None else (),
+        bands=bands(run.parity),
         speed=speed(run),
         lineage=lineage(run),
         trainings=trainings(run),
