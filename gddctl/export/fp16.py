@@ -11,7 +11,7 @@ from gddctl.core.errors import ArtifactError
 from gddctl.core.files import atomic_path
 from gddctl.export.census import census_of, check_fp16
 from gddctl.export.graph_file import check_graph, load_artifact, save_model
-from gddctl.export.half import beyond_half, cast_to_half
+from gddctl.export.half import beyond_half, cast_to_half, float_nodes
 from gddctl.export.int8 import check_pair
 
 
@@ -35,9 +35,11 @@ def to_fp16(fp32: Artifact, out: Path, *, record: CalibrationRecord | None = Non
         check_pair(fp32, record)
     model = load_artifact(fp32)
     kept = beyond_half(record.observed) if record is not None else set[str]()
+    convs = {node.output[0] for node in model.graph.node if node.op_type == "Conv"}
+    in_float = len(convs & float_nodes(model.graph, kept))
     cast_to_half(model, kept)
     counts = census_of(model)
-    check_fp16(counts, str(out))
+    check_fp16(counts, str(out), kept=in_float)
     info = fp32.info.model_copy(
         update={
             "precision": "fp16",

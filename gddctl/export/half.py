@@ -40,12 +40,12 @@ def cast_to_half(model: Any, keep: set[str]) -> None:
     opset = next(item.version for item in model.opset_import if item.domain == "")
     if opset < 19 and any(node.op_type == "DequantizeLinear" for node in graph.node):
         raise ArtifactError(f"opset {opset} has no FP16 scales", remedy="export with opset 19 or later; 20 is the default")
-    _Caster(onnx, graph, _float_nodes(graph, keep)).run()
+    _Caster(onnx, graph, float_nodes(graph, keep)).run()
     del graph.value_info[:]
 
 
-def _float_nodes(graph: Any, keep: set[str]) -> set[str]:
-    """First outputs of the nodes that compute in FP32."""
+def float_nodes(graph: Any, keep: set[str]) -> set[str]:
+    """First outputs of the nodes that :func:`cast_to_half` lets compute in FP32."""
     constants = {item.name: item for item in graph.initializer}
     ops = ops_of(graph)
     behind, before = set[str](), set[str]()

@@ -55,3 +55,64 @@ def test_a_relu_read_twice_before_it() -> None:
     """The sum is also read beside its ReLU: then both carry codes."""
     ops = [Op("Conv", ("image",), "a"), Op("Relu", ("a",), "b"), Op("Add", ("a", "b"), "c"), Op("Conv", ("c",), "logits")]
     assert choose(ops, ["logits"]).tensors == ("image", "a", "b", "c")
+
+
+RESIDUAL = [
+    Op("Conv", ("image",), "a"),
+    Op("Relu", ("a",), "b"),
+    Op("MaxPool", ("b",), "p"),
+    Op("Conv", ("p",), "c"),
+    Op("Relu", ("c",), "d"),
+    Op("Conv", ("d",), "e"),
+    Op("Add", ("e", "p"), "f"),
+    Op("Relu", ("f",), "g"),
+    Op("Conv", ("g",), "h"),  # main branch of a block that changes the width
+    Op("Conv", ("g",), "s"),  # its shortcut
+    Op("Add", ("h", "s"), "i"),
+    Op("Relu", ("i",), "j"),
+    Op("Conv", ("j",), "logits"),
+]
+
+
+def test_tensorrt_placement_leaves_what_conv_add_and_relu_fuse_over() -> None:
+    """Pairs on what convolutions read and on the shortcut; never on the main branch's convolution nor between it and its ReLU."""
+    choice = choose(RESIDUAL, ["logits"], "inputs")
+    assert choice.tensors == ("image", "b", "p", "d", "g", "s")
+    assert choice.code_of("p") == "b"
+    assert choice.float_convs == {"logits"}
+
+
+def test_a_shortcut_on_the_left_is_found_too() -> None:
+    ops = [
+        Op("Conv", ("image",), "a"),
+        Op("Relu", ("a",), "b"),
+        Op("Conv", ("b",), "c"),
+        Op("Add", ("b", "c"), "d"),
+        Op("Conv", ("d",), "logits"),
+    ]
+    assert choose(ops, ["logits"], "inputs").tensors == ("image", "b")
+
+
+def test_a_concatenation_gets_one_scale_only_where_nobody_else_reads_its_inputs() -> None:
+    def graph(extra: list[Op]) -> list[Op]:
+        return [
+            Op("Conv", ("image",), "a"),
+            Op("Relu", ("a",), "b"),
+            Op("Conv", ("image",), "c"),
+            Op("Concat", ("b", "c"), "j"),
+            *extra,
+            Op("Conv", ("j",), "k"),
+            Op("Conv", ("k",), "logits"),
+        ]
+
+    alone = choose(graph([]), ["logits"], "inputs")
+    assert alone.tensors == ("image", "b", "c", "j") and alone.code_of("b") == alone.code_of("c") == "j"
+    shared = choose(graph([Op("Sigmoid", ("b",), "x")]), ["logits"], "inputs")
+    assert shared.tensors == ("image", "j") and shared.code_of("j") == "j"
+
+
+def test_a_kept_convolution_asks_for_no_codes() -> None:
+    for placement in ("codes", "inputs"):
+        choice = choose(RESIDUAL, ["logits"], placement, {"c", "e"})
+        assert choice.float_convs == {"logits", "c", "e"}
+        assert "d" not in choice.tensors and "g" in choice.tensors

@@ -15,6 +15,7 @@ from gddctl.quant.scheme import (
     cpu_scheme,
     quantise_bias,
     quantise_weight,
+    scheme_for,
     tensorrt_scheme,
     weight_scales,
 )
@@ -91,3 +92,27 @@ def test_a_bias_fits_its_32_bits() -> None:
     np.testing.assert_allclose(codes * 0.02 * widened, bias, rtol=1e-3)
     with np.errstate(all="ignore"):
         assert abs(bias[0] / (0.02 * scales[0])) > 2**31  # without the widening it would not have fitted
+
+
+def test_fp16_scales_are_fp16_numbers_that_clip_nothing() -> None:
+    """A scale that FP16 rounded down would clip the very value that set it."""
+    scheme = tensorrt_scheme()
+    rng = np.random.default_rng(0)
+    for peak in 10.0 ** rng.uniform(-6, 4, 200):
+        scale = activation_affine(-peak, peak / 3, scheme).scale
+        assert scale == float(np.float16(scale)) and scale * 127 >= peak
+    weight = rng.standard_normal((64, 3, 3, 3)).astype(np.float32) * 10.0 ** rng.uniform(-7, 1, (64, 1, 1, 1)).astype(np.float32)
+    scales = weight_scales(weight, scheme)
+    assert np.array_equal(scales, scales.astype(np.float16).astype(np.float32))
+    assert (scales * 127 >= np.abs(weight).reshape(64, -1).max(1)).all()
+    rounded_to_nearest = (np.abs(weight).reshape(64, -1).max(1) / 127).astype(np.float16).astype(np.float32)
+    assert (rounded_to_nearest * 127 < np.abs(weight).reshape(64, -1).max(1)).any()  # so it was the rounding up that did it
+
+
+def test_every_target_has_its_scheme_or_a_reason() -> None:
+    assert scheme_for("tensorrt", x86=True, saturates=True) == tensorrt_scheme()
+    assert scheme_for("ort-cpu", x86=True, saturates=True).weight_bits == 7
+    assert scheme_for("ort-cpu", x86=False, saturates=False).activation == "int8"
+    for target in ("any", "ort-cuda"):
+        with pytest.raises(ValueError, match=target):
+            scheme_for(target, x86=True, saturates=False)
