@@ -70,7 +70,7 @@ def export_all(folder: Path, arch: str, size: tuple[int, int]) -> dict[str, Arti
     )
     save_bundle(folder / "bundle", model, card)
     fp32 = export_logits(folder / "bundle", folder / "fp32.logits.onnx")
-    record = calibrate(fp32, train, CalibrationConfig(images=4), held_out=None)
+    record = calibrate(fp32, train, CalibrationConfig(images=4, method="minmax"), held_out=None)
     int8 = quantize(fp32, record, folder / "int8.logits.onnx")
     return {
         "fp32.logits": fp32,

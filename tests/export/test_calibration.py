@@ -1,4 +1,4 @@
-"""Calibration: training images only, the same ranges however they are batched, and a record that cannot be changed unseen."""
+"""Calibration: ranges of every activation, the same however images are batched, and a record that cannot be changed unseen."""
 
 from __future__ import annotations
 
@@ -10,134 +10,182 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gddctl.core.artifact.calibration import CalibrationRecord, Score
 from gddctl.core.config.sections import CalibrationConfig
-from gddctl.core.digest import sha256_file
-from gddctl.core.errors import ArtifactError, DataError
-from gddctl.data.dataset import Sample
-from gddctl.export.calibration.collect import MinMaxWatcher, calibrate, choose_images, prepare
-from gddctl.export.calibration.record import CalibrationRecord
+from gddctl.core.digest import sha256_file, sha256_json
+from gddctl.core.errors import ArtifactError
+from gddctl.export.calibration.collect import calibrate, complete, prepare
+from gddctl.export.calibration.histogram import BINS
+from gddctl.export.calibration.images import select_images
+from gddctl.export.calibration.methods import METHODS, range_of
+from gddctl.export.calibration.observe import HistogramWatcher, RangeWatcher, choices_of, float_activations, tensors_to_code
+from gddctl.export.calibration.score import Tally, best_of, score_records
 from gddctl.export.graph_file import load_model, save_model
+from gddctl.quant.choice import Choice
 
-CONFIG = CalibrationConfig(images=6, seed=0)
-SAME_RANGE = 1e-5  # relative: another batch size may sum a convolution in another order
-
-
-@dataclasses.dataclass(frozen=True)
-class Edited:
-    """A dataset with one image replaced."""
-
-    base: Any
-    index: int
-    sample: Sample
-
-    @property
-    def classes(self) -> Any:
-        return self.base.classes
-
-    def __len__(self) -> int:
-        return len(self.base)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.sample if index == self.index else self.base[index]
-
-    def name(self, index: int) -> str:
-        return self[index].name
-
-    def files(self, index: int) -> None:
-        return None
-
-    def content_sha256(self, index: int) -> str:
-        import hashlib
-
-        return hashlib.sha256(self[index].image.tobytes()).hexdigest()
+CONFIG = CalibrationConfig(images=6, seed=0, method="minmax")
+SAME_RANGE = 1e-5  # relative: a fused kernel may sum in another order than one whose output is fetched
+AGREES = 0.8  # share of pixels: random weights leave classes almost tied
 
 
-def test_the_ranges_are_those_of_the_tensors(psp: Any) -> None:
-    """Against the tensors themselves, fetched as outputs and compared in numpy."""
+@pytest.fixture(scope="module")
+def values(psp: Any) -> dict[str, np.ndarray]:
+    """Every float activation over the record's images, fetched as outputs. Shape: (images, ...) each."""
     import onnx
     import onnxruntime
 
     model = load_model(psp.fp32.path)
-    names = list(psp.record.ranges)
+    names = [name for name in float_activations(model) if name != "image"]
     del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in names if name != "image")
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in names)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
-    chosen = choose_images(len(psp.train), CONFIG.images, CONFIG.seed)
-    for index in chosen:
-        batch = prepare([psp.train[index].image], psp.fp32.info)
-        values = dict(zip([name for name in names if name != "image"], session.run(None, {"image": batch}), strict=True))
-        for name, value in {**values, "image": batch}.items():
-            low[name], high[name] = min(low[name], float(value.min())), max(high[name], float(value.max()))
-    for name, (lowest, highest) in psp.record.ranges.items():
-        assert lowest == pytest.approx(low[name], rel=SAME_RANGE, abs=1e-6)
-        assert highest == pytest.approx(high[name], rel=SAME_RANGE, abs=1e-6)
-    assert [image.name for image in psp.record.images] == [psp.train.name(index) for index in chosen]
+    places = {psp.train.name(index): index for index in range(len(psp.train))}
+    batch = prepare([psp.train[places[image.name]].image for image in psp.record.images], psp.fp32.info)
+    return {"image": batch, **dict(zip(names, session.run(None, {"image": batch}), strict=True))}
+
+
+def test_ranges_are_those_of_the_tensors(psp: Any, values: dict[str, np.ndarray]) -> None:
+    """Also where they were derived from a node's inputs."""
+    assert list(psp.record.observed) == list(values)
+    for name, (lowest, highest) in psp.record.observed.items():
+        assert lowest == pytest.approx(float(values[name].min()), rel=SAME_RANGE, abs=1e-6), name
+        assert highest == pytest.approx(float(values[name].max()), rel=SAME_RANGE, abs=1e-6), name
+
+
+def test_every_float_activation_is_watched(psp: Any) -> None:
+    """By the network: the image, 26 convolutions, as many again behind them, the logits; no sizes, no weights."""
+    model = load_model(psp.fp32.path)
+    names = float_activations(model)
+    assert names[0] == "image" and names[-1] == "logits" and len(set(names)) == len(names)
+    convs = {node.output[0] for node in model.graph.node if node.op_type == "Conv"}
+    assert convs <= set(names)
+    assert not {item.name for item in model.graph.initializer} & set(names)
+    assert not {node.output[0] for node in model.graph.node if node.op_type == "Shape"} & set(names)
+    for choice in choices_of(model):
+        assert set(choice.tensors) <= set(psp.record.ranges)
+
+
+def test_histograms_are_those_of_the_tensors(psp: Any, values: dict[str, np.ndarray]) -> None:
+    names = tensors_to_code(choices_of(load_model(psp.fp32.path)))
+    watcher = HistogramWatcher(psp.fp32, psp.record.observed, names)
+    watcher.observe(values["image"])
+    for name, found in watcher.histograms().items():
+        assert found.total == values[name].size
+        scaled = np.abs(values[name].reshape(-1).astype(np.float64)) / found.width
+        expected = np.bincount(np.minimum(scaled[scaled > 0].astype(int), BINS - 1), minlength=BINS)
+        moved = np.abs(np.cumsum(found.below + found.above) - np.cumsum(expected)).max()
+        assert moved <= 2 + 0.001 * values[name].size, name  # values on an edge, by their last digits
+
+
+def test_the_batch_size_changes_nothing(psp: Any) -> None:
+    """Not one digit: the digests are equal, with a last batch that is not full too."""
+    config = CONFIG.model_copy(update={"method": "entropy"})
+    one, four = (calibrate(psp.fp32, psp.train, config, held_out=psp.val, batch=batch) for batch in (1, 4))
+    assert one.digest == four.digest
 
 
 def test_calibrating_again_gives_the_same_record(psp: Any) -> None:
     assert calibrate(psp.fp32, psp.train, CONFIG, held_out=psp.val).digest == psp.record.digest
 
 
-def test_the_batch_size_changes_nothing(psp: Any) -> None:
-    record = calibrate(psp.fp32, psp.train, CONFIG, held_out=psp.val, batch=4)
-    assert record.images == psp.record.images
-    for name, bounds in psp.record.ranges.items():
-        assert record.ranges[name] == pytest.approx(bounds, rel=SAME_RANGE, abs=1e-6)
+def test_methods_share_what_was_seen_and_clip_within_it(psp: Any) -> None:
+    """One set of histograms for all."""
+    names = tensors_to_code(choices_of(load_model(psp.fp32.path)))
+    histograms = observe_twice(psp, names)
+    for method in METHODS:
+        clipped = 0
+        for name in names:
+            (low, high), (lowest, highest) = range_of(method, histograms[name]), psp.record.observed[name]
+            assert lowest <= low <= high <= highest, name
+            assert (low == 0.0) if lowest == 0.0 else True
+            clipped += (low, high) != (lowest, highest)
+        assert (clipped == 0) if method == "minmax" else (clipped >= 10), method  # none but minmax is a no-op
 
 
-def test_the_digest_names_images_weights_and_seed(psp: Any) -> None:
-    chosen = choose_images(len(psp.train), CONFIG.images, CONFIG.seed)
-    old = psp.train[chosen[0]]
-    image = old.image.copy()
-    image[0, 0, 0] ^= 1
-    edited = Edited(psp.train, chosen[0], Sample(image, old.label, old.name))
-    digests = {
-        psp.record.digest,
-        calibrate(psp.fp32, edited, CONFIG, held_out=psp.val).digest,
-        calibrate(psp.fp32, psp.train, CalibrationConfig(images=6, seed=1), held_out=psp.val).digest,
-        dataclasses.replace(psp.record, weights_sha256="f" * 64).digest,
-    }
-    assert len(digests) == 4
+def observe_twice(psp: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Histograms over the record's images."""
+    watcher = HistogramWatcher(psp.fp32, psp.record.observed, names)
+    for index in select_images(psp.train, CONFIG).calibration:
+        watcher.observe(prepare([psp.train[index].image], psp.fp32.info))
+    return watcher.histograms()
 
 
-def test_a_held_out_image_is_refused_by_content(psp: Any) -> None:
-    """The same pixels under another name; the partner is every other test here, which passes ``held_out`` and goes through."""
-    chosen = choose_images(len(psp.train), CONFIG.images, CONFIG.seed)
-    leaked = psp.val[1]
-    train = Edited(psp.train, chosen[2], Sample(leaked.image, leaked.label, "innocent"))
-    val = Edited(psp.val, 1, leaked)
-    with pytest.raises(DataError, match="'innocent' is also in the held-out split") as caught:
-        calibrate(psp.fp32, train, CONFIG, held_out=val)
-    assert caught.value.exit_code == 5
-    assert calibrate(psp.fp32, train, CONFIG, held_out=None).images
+def test_what_shares_a_code_shares_its_range() -> None:
+    choice = Choice(tensors=("a", "b", "c"), float_convs=frozenset(), leader={"b": "a"})
+    observed = {"a": (0.0, 4.0), "b": (0.0, 3.0), "c": (-1.0, 1.0), "d": (0.0, 9.0)}
+    ranges = complete(observed, {"a": (0.0, 2.0), "c": (-0.5, 1.0)}, [choice])
+    assert ranges == {"a": (0.0, 2.0), "b": (0.0, 2.0), "c": (-0.5, 1.0), "d": (0.0, 9.0)}
 
 
-def test_an_empty_set_is_refused() -> None:
-    with pytest.raises(DataError, match="the split is empty"):
-        choose_images(0, 8, 0)
+# --- auto
 
 
-def test_images_are_chosen_by_seed() -> None:
-    first = choose_images(100, 8, 0)
-    assert first == choose_images(100, 8, 0) != choose_images(100, 8, 1)
-    assert len(set(first)) == 8 and first == sorted(first)
-    assert choose_images(5, 8, 0) == [0, 1, 2, 3, 4]
+def test_auto_keeps_the_best_on_images_that_set_no_range(psp: Any) -> None:
+    """And tells of every showing, twice each, and every scoring."""
+    config = CONFIG.model_copy(update={"method": "auto", "scored_on": 3})
+    seen: list[tuple[int, int]] = []
+    record = calibrate(psp.fp32, psp.train, config, held_out=psp.val, progress=lambda done, of: seen.append((done, of)))
+    assert seen == [(done, 2 * 6 + 3) for done in range(1, 2 * 6 + 3 + 1)]
+    assert (record.method, record.scored_for, len(record.scored_on)) == ("auto", "ort-cpu", 3)
+    assert not {image.sha256 for image in record.images} & {image.sha256 for image in record.scored_on}
+    assert set(record.scores) == set(METHODS)
+    best = max(record.scores.values(), key=lambda score: (score.agreement, score.sqnr_db))
+    assert record.scores[record.kept] == best
+    assert best.sqnr_db > 15 and best.agreement > AGREES
+    histograms = observe_twice(psp, tensors_to_code(choices_of(load_model(psp.fp32.path))))
+    assert {name: record.ranges[name] for name in histograms} == {name: range_of(record.kept, one) for name, one in histograms.items()}  # type: ignore[arg-type]
+
+
+def test_what_does_not_run_here_is_scored_by_its_own_graph(psp: Any) -> None:
+    """TensorRT's pairs, on ONNX Runtime's CPU; ranges ten times too narrow lose."""
+    narrow = dataclasses.replace(psp.record, ranges={name: (low / 10, high / 10) for name, (low, high) in psp.record.ranges.items()})
+    shown: list[tuple[int, int]] = []
+    scores = score_records(
+        psp.fp32, {"narrow": narrow, "minmax": psp.record}, psp.val, "tensorrt", progress=lambda done, of: shown.append((done, of))
+    )
+    assert shown == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert scores["minmax"].sqnr_db > 15 and scores["minmax"].agreement > AGREES
+    assert scores["narrow"].sqnr_db < 15
+    assert best_of(scores) == "minmax"
+
+
+def test_the_best_is_by_agreement_then_sqnr() -> None:
+    assert best_of({"a": Score(0.9, 50.0), "b": Score(0.91, 10.0)}) == "b"
+    assert best_of({"a": Score(0.9, 20.0), "b": Score(0.9, 21.0)}) == "b"
+    assert best_of({"a": Score(0.9, 20.0), "b": Score(0.9, 20.0)}) == "a"
+
+
+def test_a_tally_by_hand() -> None:
+    reference = np.array([[[[3.0, 1.0]], [[0.0, 2.0]]]], np.float32)  # classes 0, 1
+    candidate = reference + np.array([[[[0.0, 2.0]], [[0.0, 0.0]]]], np.float32)  # classes 0, 0
+    tally = Tally()
+    tally.add(reference, candidate)
+    assert tally.score().agreement == 0.5
+    assert tally.score().sqnr_db == pytest.approx(10 * np.log10(14 / 4))
+    tally.add(reference, candidate * np.float32(np.nan))
+    assert tally.score() == Score(0.0, -200.0)
+    same = Tally()
+    same.add(reference, reference)
+    assert same.score() == Score(1.0, 200.0)
+
+
+# --- what is refused
 
 
 def test_nan_is_refused_where_it_arises(psp: Any, tmp_path: Path) -> None:
     """One NaN in one bias: a ReLU after it may hide it from a minimum."""
     import onnx
 
-    model = load_model(psp.fp32.path)
-    bias = next(item for item in model.graph.initializer if item.name.endswith("layer2.0.conv1.weight_bias"))
-    value = onnx.numpy_helper.to_array(bias).copy()
-    value[3] = np.nan
-    bias.CopyFrom(onnx.numpy_helper.from_array(value, bias.name))
-    save_model(model, psp.fp32.info, tmp_path / "nan.onnx")
-    broken = dataclasses.replace(psp.fp32, path=tmp_path / "nan.onnx", sha256=sha256_file(tmp_path / "nan.onnx"))
-    with pytest.raises(ArtifactError, match="NaN or infinity in tensor"):
-        calibrate(broken, psp.train, CONFIG, held_out=None)
+    for bad in (np.nan, np.inf):
+        model = load_model(psp.fp32.path)
+        bias = next(item for item in model.graph.initializer if item.name.endswith("layer2.0.conv1.weight_bias"))
+        value = onnx.numpy_helper.to_array(bias).copy()
+        value[3] = bad
+        bias.CopyFrom(onnx.numpy_helper.from_array(value, bias.name))
+        save_model(model, psp.fp32.info, tmp_path / "bad.onnx")
+        broken = dataclasses.replace(psp.fp32, path=tmp_path / "bad.onnx", sha256=sha256_file(tmp_path / "bad.onnx"))
+        with pytest.raises(ArtifactError, match=r"NaN or infinity in tensor 'encoder.layer2.0.conv1'"):
+            calibrate(broken, psp.train, CONFIG, held_out=None)
 
 
 def test_only_an_fp32_logits_graph_is_watched(psp: Any) -> None:
@@ -146,24 +194,69 @@ def test_only_an_fp32_logits_graph_is_watched(psp: Any) -> None:
             calibrate(wrong, psp.train, CONFIG, held_out=None)
 
 
-def test_the_record_survives_a_file_and_shows_tampering(psp: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bounds", [(float("nan"), 1.0), (0.0, float("inf")), (1.0, 0.0)])
+def test_a_record_with_a_range_that_is_none_is_refused(psp: Any, bounds: tuple[float, float]) -> None:
+    for field in ("ranges", "observed"):
+        changed = {**getattr(psp.record, field), "image": bounds}
+        with pytest.raises(ArtifactError, match="tensor 'image' has the range"):
+            dataclasses.replace(psp.record, **{field: changed})
+
+
+def test_the_record_survives_a_file(psp: Any, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    scored = dataclasses.replace(psp.record, method="auto", scored_for="tensorrt", scores={"minmax": Score(0.99, 31.5)})
+    for record in (psp.record, scored):
+        record.write(path)
+        assert CalibrationRecord.read(path) == record
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("images", 0, "sha256"), "0" * 64),
+        (("ranges", "image", 1), 99.0),
+        (("seed",), 7),
+        (("scores",), {"mse": {"agreement": 1, "sqnr_db": 1}}),
+    ],
+)
+def test_a_hand_edited_record_is_refused(psp: Any, tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
     path = tmp_path / "calibration.json"
     psp.record.write(path)
-    assert CalibrationRecord.read(path) == psp.record
-    value = json.loads(path.read_text())
-    value["images"][0]["sha256"] = "0" * 64
-    path.write_text(json.dumps(value))
+    whole = json.loads(path.read_text())
+    part = whole
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    path.write_text(json.dumps(whole))
     with pytest.raises(ArtifactError, match="changed after calibration"):
         CalibrationRecord.read(path)
-    path.write_text(json.dumps({"schema": 1}))
-    with pytest.raises(ArtifactError, match="not readable"):
+
+
+def test_a_record_without_digest_or_of_another_schema_is_refused(psp: Any, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(psp.record.to_json()))
+    with pytest.raises(ArtifactError, match="changed after calibration"):
         CalibrationRecord.read(path)
+    for value, what in (({"schema": 1}, "schema 1, this version reads 2"), ({"schema": 2}, "not readable"), ([], "not a calibration")):
+        path.write_text(json.dumps(value))
+        with pytest.raises(ArtifactError, match=what) as caught:
+            CalibrationRecord.read(path)
+        assert caught.value.remedy == "calibrate again"
 
 
-def test_what_is_watched_is_what_is_quantised(psp: Any) -> None:
-    """As many tensors as the INT8 graph has activation codes; the watcher keeps two numbers for each and nothing else."""
-    watcher = MinMaxWatcher(psp.fp32)
-    watcher.observe(prepare([psp.train[0].image], psp.fp32.info))
-    kept = [value for value in vars(watcher).values() if isinstance(value, np.ndarray)]
-    assert len(watcher.ranges()) == len(psp.record.ranges)
-    assert sum(value.size for value in kept) == 2 * len(psp.record.ranges)
+def test_nan_in_a_record_is_refused_even_with_its_digest(psp: Any, tmp_path: Path) -> None:
+    value = psp.record.to_json()
+    value["ranges"]["image"][0] = float("nan")
+    (tmp_path / "c.json").write_text(json.dumps({**value, "digest": sha256_json(value)}))
+    with pytest.raises(ArtifactError, match="tensor 'image' has the range"):
+        CalibrationRecord.read(tmp_path / "c.json")
+
+
+def test_memory_holds_two_numbers_a_tensor(psp: Any) -> None:
+    watcher = RangeWatcher(psp.fp32)
+    image = prepare([psp.train[0].image], psp.fp32.info)
+    watcher.observe(image)
+    kept = sum(value.size for value in vars(watcher).values() if isinstance(value, np.ndarray))
+    assert kept <= 2 * len(watcher.ranges())
+    watcher.observe(image)
+    assert sum(value.size for value in vars(watcher).values() if isinstance(value, np.ndarray)) == kept

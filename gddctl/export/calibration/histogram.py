@@ -65,7 +65,8 @@ class Counter:
             place = part * per_unit
             place += middle  # zero falls on the lower edge of bin BINS + 1, exactly
             try:
-                self._counts += np.bincount(place.astype(np.int64), minlength=self._counts.size)
+                with np.errstate(invalid="ignore"):  # NaN becomes a negative place
+                    self._counts += np.bincount(place.astype(np.int64), minlength=self._counts.size)
             except ValueError as error:  # a negative place, or more of them than bins
                 raise DataError(
                     f"tensor '{self._name}' left {self._low:.6g}..{self._high:.6g} when the same images were shown again",

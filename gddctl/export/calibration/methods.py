@@ -7,6 +7,7 @@ of them looks at a target, so that one calibration serves all; a symmetric code 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,15 +20,14 @@ MethodName = Literal["minmax", "entropy", "percentile", "mse"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 Range = tuple[float, float]
 
-# Share of the values that percentile keeps. Of 99.9, 99.99, 99.999 and 99.9999 compared by Wu et al. (arXiv:2004.09602, table 6),
-# 99.99 serves ResNets and segmentation best on the whole.
-PERCENTILE = 99.99
+PERCENTILE = 99.99  # share of the values that are kept; one of the four that Wu et al. compare (arXiv:2004.09602, section 5)
 LEVELS = 128  # magnitudes of an 8-bit code, zero included; Migacz, "8-bit inference with TensorRT" (GTC 2017)
 STEPS = 255  # steps of an 8-bit code between the ends of its range
 _COARSE = 16  # bins between the thresholds tried first; around the best one, every bin's edge is tried
 _ROUNDS = 8  # mse: alternations between the two sides; two or three suffice
 
-SETTINGS: Mapping[str, float] = {"bins": BINS, "percentile": PERCENTILE, "levels": LEVELS, "steps": STEPS}
+# Floats, as they are read back from a record.
+SETTINGS: Mapping[str, float] = {"bins": float(BINS), "percentile": PERCENTILE, "levels": float(LEVELS), "steps": float(STEPS)}
 
 
 def range_of(method: MethodName, histogram: Histogram) -> Range:
@@ -86,15 +86,15 @@ def mean_squared_error(histogram: Histogram, steps: int = STEPS) -> Range:
     if not len(values):
         return histogram.low, histogram.high
 
-    def error(low_edge: int, high_edge: int) -> float:
-        return squared_error(values, weights, *_clipped(histogram, low_edge, high_edge), steps)
+    def error(low: int, high: int) -> float:  # edges, in bins
+        return squared_error(values, weights, *_clipped(histogram, low, high), steps)
 
     for _ in range(_ROUNDS):
         before = below, above
         if above:
-            above = _search(lambda edge, other=below: error(other, edge), 1, BINS)  # type: ignore[misc]
+            above = _search(partial(error, below), 1, BINS)
         if below:
-            below = _search(lambda edge, other=above: error(edge, other), 1, BINS)  # type: ignore[misc]
+            below = _search(partial(error, high=above), 1, BINS)
         if (below, above) == before or not (below and above):
             break
     return _clipped(histogram, below, above)
