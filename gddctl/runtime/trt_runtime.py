@@ -187,9 +187,9 @@ class _Loaded:
 
     def _make_context(self, bindings: Bindings, wants_graph: bool) -> Any:
         if wants_graph and bindings.is_rtx:
-            config = self._engine.create_runtime_config()
-            config.cuda_graph_strategy = bindings.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            context = self._engine.create_execution_context(config)
+            runtime_config = self._engine.create_runtime_config()
+            runtime_config.cuda_graph_strategy = bindings.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            context = self._engine.create_execution_context(runtime_config)
         else:
             context = self._engine.create_execution_context()
         if context is None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from gddctl.core.artifact.engine import read_record
+from gddctl.core.artifact.engine import read_record, sidecar_path
 from gddctl.core.config.sections import EngineConfig
 from gddctl.core.digest import sha256_file
 from gddctl.export import trt_engine
 from gddctl.export.trt import cache
 from gddctl.export.trt.device import BuildDevice
+from gddctl.export.trt.network import parse_network
 from gddctl.export.trt_engine import build_engine
 from gddctl.runtime.trt_bindings import Bindings, find_bindings
 
@@ -21,11 +22,10 @@ from gddctl.runtime.trt_bindings import Bindings, find_bindings
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry per real build."""
     done: list[str] = []
-    real = trt_engine.parse_network
 
     def counted(bindings: Any, onnx: Path, info: Any) -> Any:
         done.append(onnx.name)
-        return real(bindings, onnx, info)
+        return parse_network(bindings, onnx, info)
 
     monkeypatch.setattr(trt_engine, "parse_network", counted)
     return done
@@ -79,9 +79,9 @@ def test_a_damaged_one_is_built_anew(rtx: Any, artifact_of: Any, tmp_path: Path,
         data[1000] ^= 1
         engine.write_bytes(data)
     elif harm == "record":
-        cache.sidecar_path(engine).write_text("{")
+        sidecar_path(engine).write_text("{")
     else:
-        cache.sidecar_path(engine).unlink()
+        sidecar_path(engine).unlink()
     again = build_engine(source, tmp_path / "b.engine", EngineConfig())
     assert len(builds) == 2
     assert read_record(again.path).engine_sha256 == sha256_file(again.path) == sha256_file(kept()[0])
