@@ -120,12 +120,13 @@ def measure(fp32: Artifact, dataset: Held, config: CalibrationConfig, rounds: in
 
 def three_methods(fp32: Artifact, dataset: Held, selection: Selection) -> object:
     """Both passes, and the three methods on one set of histograms."""
-    watcher = RangeWatcher(fp32)
+    model = load_artifact(fp32)
+    watcher = RangeWatcher(model, str(fp32.path))
     for image in images_of(dataset, selection, fp32):
         watcher.observe(image)
     observed = watcher.ranges()
     del watcher
-    counter = HistogramWatcher(fp32, observed, tensors_to_code(choices_of(load_artifact(fp32))))
+    counter = HistogramWatcher(model, observed, tensors_to_code(choices_of(model)))
     for image in images_of(dataset, selection, fp32):
         counter.observe(image)
     histograms = counter.histograms()

@@ -67,7 +67,7 @@ def test_every_float_activation_is_watched(psp: Any) -> None:
 
 def test_histograms_are_those_of_the_tensors(psp: Any, values: dict[str, np.ndarray]) -> None:
     names = tensors_to_code(choices_of(load_model(psp.fp32.path)))
-    watcher = HistogramWatcher(psp.fp32, psp.record.observed, names)
+    watcher = HistogramWatcher(load_model(psp.fp32.path), psp.record.observed, names)
     watcher.observe(values["image"])
     for name, found in watcher.histograms().items():
         assert found.total == values[name].size
@@ -104,7 +104,7 @@ def test_methods_share_what_was_seen_and_clip_within_it(psp: Any) -> None:
 
 def observe_twice(psp: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Histograms over the record's images."""
-    watcher = HistogramWatcher(psp.fp32, psp.record.observed, names)
+    watcher = HistogramWatcher(load_model(psp.fp32.path), psp.record.observed, names)
     for index in select_images(psp.train, CONFIG).calibration:
         watcher.observe(prepare([psp.train[index].image], psp.fp32.info))
     return watcher.histograms()
@@ -253,7 +253,7 @@ def test_nan_in_a_record_is_refused_even_with_its_digest(psp: Any, tmp_path: Pat
 
 
 def test_memory_holds_two_numbers_a_tensor(psp: Any) -> None:
-    watcher = RangeWatcher(psp.fp32)
+    watcher = RangeWatcher(load_model(psp.fp32.path), "psp")
     image = prepare([psp.train[0].image], psp.fp32.info)
     watcher.observe(image)
     kept = sum(value.size for value in vars(watcher).values() if isinstance(value, np.ndarray))

@@ -124,20 +124,21 @@ def _observe(
     fp32: Artifact, dataset: SegDataset, selection: Selection, methods: Sequence[MethodName], batch: int, report: _Steps
 ) -> dict[MethodName, tuple[dict[str, Range], dict[str, Range]]]:
     """By method: the ranges it decides, and what was seen. One pass for ranges, one more for all the others together."""
-    watcher = RangeWatcher(fp32)
+    model = load_artifact(fp32)
+    watcher = RangeWatcher(model, str(fp32.path))
     for images in _batches(dataset, selection, batch, fp32.info):
         watcher.observe(images)
         report.shown(len(images))
     observed = watcher.ranges()
     del watcher
-    choices = choices_of(load_artifact(fp32))
+    choices = choices_of(model)
     names = tensors_to_code(choices)
     missing = [name for name in names if name not in observed]
     if missing:
         raise ArtifactError(f"{fp32.path}: the type of tensor '{missing[0]}' cannot be told", remedy="export the graph again")
     if tuple(methods) == ("minmax",):
         return {"minmax": (complete(observed, {name: observed[name] for name in names}, choices), observed)}
-    counter = HistogramWatcher(fp32, observed, names)
+    counter = HistogramWatcher(model, observed, names)
     for images in _batches(dataset, selection, batch, fp32.info):
         counter.observe(images)
         report.shown(len(images))

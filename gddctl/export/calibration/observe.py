@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.errors import ArtifactError
 from gddctl.core.lazy import require
 from gddctl.export.calibration.histogram import Counter, Histogram
-from gddctl.export.graph_file import load_artifact
 from gddctl.export.onnx_ops import choice_of
 from gddctl.quant.choice import Choice
 from gddctl.runtime.cpu import usable_cores
@@ -22,6 +21,8 @@ Ranges = dict[str, tuple[float, float]]
 # Their output's range follows exactly from their inputs': a reduction over it would be work for nothing.
 _SAME_VALUES = frozenset({"Concat", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
 
+_SMALL = 64  # elements: a constant up to this size may be a shape, which inference reads
+
 
 class RangeWatcher:
     """The lowest and highest value of every float activation, over all images shown. Memory does not grow with their number.
@@ -29,9 +30,9 @@ class RangeWatcher:
     Lowest and highest are found inside the graph's own run; no activation leaves it.
     """
 
-    def __init__(self, fp32: Artifact) -> None:
-        self._path = fp32.path
-        model = load_artifact(fp32)
+    def __init__(self, model: Any, place: str) -> None:
+        """``model`` is the FP32 logits graph, called ``place`` in messages."""
+        self._place = place
         self._names = float_activations(model)
         self._derived = derived_ranges(model, self._names)
         self._watched = [name for name in self._names if name not in self._derived]
@@ -52,7 +53,7 @@ class RangeWatcher:
         if broken.any():
             name = self._watched[int(np.argmax(broken))]
             raise ArtifactError(
-                f"{self._path}: NaN or infinity in tensor '{name}' while calibrating",
+                f"{self._place}: NaN or infinity in tensor '{name}' while calibrating",
                 remedy="the student's weights are broken; train it again",
             )
         self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
@@ -69,14 +70,13 @@ class RangeWatcher:
 class HistogramWatcher:
     """Histograms of chosen tensors within known ranges. One image's activations are held at a time."""
 
-    def __init__(self, fp32: Artifact, ranges: Mapping[str, tuple[float, float]], names: Sequence[str]) -> None:
+    def __init__(self, model: Any, ranges: Mapping[str, tuple[float, float]], names: Sequence[str]) -> None:
         onnx = require("onnx", extra="export", why="calibrating")
-        model = load_artifact(fp32)
         self._counters = {name: Counter(name, *ranges[name]) for name in names}
         self._fetched = [name for name in names if name != "image"]
-        del model.graph.output[:]
-        model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in self._fetched)
-        self._session = _session(model)
+        watched = _without_outputs(model)
+        watched.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in self._fetched)
+        self._session = _session(watched)
 
     def observe(self, batch: NDArray[np.float32]) -> None:
         """Show one batch, (B, 3, h, w) normalised."""
@@ -105,8 +105,9 @@ def tensors_to_code(choices: Iterable[Choice]) -> tuple[str, ...]:
 def float_activations(model: Any) -> tuple[str, ...]:
     """Every float tensor that is computed from the image, and the image itself, in graph order."""
     onnx = require("onnx", extra="export", why="calibrating")
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    kinds = {item.name: item.type.tensor_type.elem_type for item in (*graph.value_info, *graph.output)}
+    graph = model.graph
+    inferred = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
+    kinds = {item.name: item.type.tensor_type.elem_type for item in (*inferred.value_info, *inferred.output)}
     from_image = {"image"}
     found = ["image"]
     for node in graph.node:
@@ -137,16 +138,38 @@ def add_reductions(model: Any, names: Sequence[str]) -> Any:
     The sum is there for NaN, which a minimum or maximum may step over.
     """
     onnx = require("onnx", extra="export", why="calibrating")
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
+    watched = _without_outputs(model)
     graph = watched.graph
-    del graph.output[:]
     for kind in ("ReduceMin", "ReduceMax", "ReduceL1"):
         for place, name in enumerate(names):
             output = f"{kind}_{place}"
             graph.node.append(onnx.helper.make_node(kind, [name], [output], name=output, keepdims=0))
             graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, []))
     return watched
+
+
+def _without_outputs(model: Any) -> Any:
+    """A copy to give other outputs to."""
+    copy = type(model)()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    return copy
+
+
+def _without_weights(model: Any) -> Any:
+    """A copy in which large constants are inputs of their type and shape: inferring types need not carry them about."""
+    onnx = require("onnx", extra="export", why="calibrating")
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = light.graph
+    graph.name = model.graph.name
+    for part in ("node", "input", "output"):
+        getattr(graph, part).extend(getattr(model.graph, part))
+    for item in model.graph.initializer:
+        if math.prod(item.dims) > _SMALL:
+            graph.input.append(onnx.helper.make_tensor_value_info(item.name, item.data_type, list(item.dims)))
+        else:
+            graph.initializer.append(item)
+    return light
 
 
 def _session(model: Any) -> Any:
