@@ -193,7 +193,7 @@ def _make(
         logits = fp32
         if precision != "fp32":
             path = folder / files[f"{precision}-{target}.logits"]
-            logits = _lowered(precision, target, fp32, path, calibration, order, recoveries)
+            logits = _lowered(name, precision, target, fp32, path, calibration, order, recoveries)
         for graph in graphs(order.config):
             label = f"{precision}-{target}.{graph}"
             artifact = logits if graph == "logits" else to_deploy(logits, folder / files[label])
@@ -206,6 +206,7 @@ def _make(
 
 
 def _lowered(
+    name: str,
     precision: Precision,
     target: Target,
     fp32: Artifact,
@@ -224,5 +225,5 @@ def _lowered(
     artifact, recovery = calibration.quantised(target, path, table=order.sensitivity)
     if recovery is not None:
         recoveries.append(recovery)
-        write_json(path.with_name(f"{fp32.info.name}-recovery-{target}.json"), recovery.to_json())
+        write_json(path.with_name(f"{name}-recovery-{target}.json"), recovery.to_json())
     return artifact
