@@ -17,7 +17,7 @@ from gddctl.core.files import atomic_path
 from gddctl.core.lazy import require
 from gddctl.core.preprocess import PreprocessSpec
 from gddctl.export.census import census_of
-from gddctl.export.foreign_body import convert_opset, finish, fold, free_batch, name_batch, put_ends
+from gddctl.export.foreign_body import convert_opset, finish, fold, free_batch, give_shape, name_batch, put_ends
 from gddctl.export.foreign_ends import Ends, Layout, find_ends
 from gddctl.export.foreign_read import Given, read_foreign
 from gddctl.export.foreign_run import (
@@ -35,7 +35,7 @@ from gddctl.export.graph_file import check_graph, save_model
 from gddctl.export.preflight import Finding, channel_finding, opset_of, pool_edges, preflight, refuse, unrolled_pools
 
 _STRIDES = (2, 4, 8, 16, 32)  # by which networks answer in less than the image's size
-_BAKED = "some layer is fixed to the batch it was exported with"
+_BAKED = "some layer is fixed to the batch it was exported with, or it was exported without model.eval()"
 _REMEDY = "nothing was written; export it with a dynamic batch and a current opset"
 
 
@@ -65,6 +65,7 @@ def import_onnx(path: Path, card: ForeignCard, out: Path, *, opset: int = 20) ->
     layout, reference = _as_planes(answers, card, ends.logits, str(path))
     stride = _stride(reference, spec.size, str(path))
     wanted = enlarged(reference, spec.size)
+    give_shape(given.model, answers.shape)
     model, converted = convert_opset(given.model, opset, str(path))
     body = _put_ends(model, ends, layout, reference, spec.size)
     model = _proven(model, ends, spec, images, wanted, str(path))

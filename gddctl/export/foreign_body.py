@@ -20,7 +20,7 @@ from gddctl.export.simplify import copies, simplify
 
 MAX_OPSET = 22  # the newest that IR 10 carries
 _TO_PLANES, _TO_PIXELS = [0, 3, 1, 2], [0, 2, 3, 1]
-_FOLDED = re.compile(r"_(Conv\w*?Fusion|fused)\w*$|_?ConvBnFusion\w*$")  # what ONNX Runtime's folding adds to a weight's name
+_FOLDED = re.compile(r"^(Conv[A-Z][a-z]+Fusion_[A-Z]+_)+")  # what ONNX Runtime puts before the name of a weight it folded something into
 
 
 def convert_opset(model: Any, opset: int, place: str) -> tuple[Any, list[Finding]]:
@@ -51,6 +51,13 @@ def convert_opset(model: Any, opset: int, place: str) -> tuple[Any, list[Finding
             findings.append(Finding("fixed", f"opset {'raised' if given < opset else 'lowered'} from {given} to {opset}"))
     model.ir_version = MAX_IR
     return model, findings
+
+
+def give_shape(model: Any, shape: tuple[int, ...]) -> None:
+    """Let the output declare its shape, the batch apart, in place: the converter of opsets asks for it."""
+    onnx = require("onnx", extra="export", why="importing an ONNX file")
+    name = model.graph.output[0].name
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, *shape[1:]]))
 
 
 def put_ends(
