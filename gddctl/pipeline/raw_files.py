@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gddctl.core.errors import ArtifactError
 from gddctl.data.dataset import Sample, SegDataset
 from gddctl.data.decode import read_file
 from gddctl.data.preprocess import Geometry
@@ -29,6 +30,12 @@ def answering_from_files(predictor: Predictor, dataset: SegDataset) -> Answering
         data = lying(sample) if next(asked) % 2 else raw_bytes(dataset, index, sample)
         mask = predictor.predict(data).mask
         size = (mask.shape[0], mask.shape[1])
+        if size != sample.image.shape[:2]:
+            raise ArtifactError(
+                f"{sample.name}: from its file the server answers with a mask of {size[0]}x{size[1]}, "
+                f"the image is {sample.image.shape[0]}x{sample.image.shape[1]}",
+                remedy="decoding or orientation differ between serving and evaluation",
+            )
         return Answer(mask, Geometry(size, size, size))
 
     return answer

@@ -55,8 +55,7 @@ def _view(rung: Rung) -> RungView:
 def _measures(rung: Rung) -> Iterator[Measure]:
     limits, drop, worst = rung.limits, -rung.miou_delta_points, rung.worst_class_delta_points
     yield _at_least("Agreement, %", percent_fine(rung.agreement), rung.agreement, limits.min_agreement, percent_fine)
-    near, sure, has_margin = rung.boundary_agreement, rung.confident_agreement, rung.confident_margin is not None
-    near_limit, sure_limit = limits.min_boundary_agreement, limits.min_confident_agreement
+    near, sure = rung.boundary_agreement, rung.confident_agreement
     yield _at_least(
         "Near borders, %", percent_fine(near), near, limits.min_boundary_agreement, percent_fine, due=rung.boundary_px is not None
     )

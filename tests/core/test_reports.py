@@ -10,7 +10,7 @@ import pytest
 from gddctl.core.config.sections import Limits
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
-from gddctl.core.reports.parity import ParityReport, Rung
+from gddctl.core.reports.parity import ParityReport, Rung, Skipped
 
 STRICT = Limits(min_agreement=0.99, max_miou_drop=0.5, max_class_drop=2.0, min_sqnr_db=30.0, max_abs_diff=0.1)
 GOOD = Rung(
@@ -74,3 +74,48 @@ def test_a_latency_report_round_trips() -> None:
     report = LatencyReport((row,), raw_file="x.npz")
     assert row.cv == 0.25
     assert LatencyReport.from_json(report.to_json()) == report
+
+
+@pytest.mark.parametrize(
+    ("limits", "measured", "words"),
+    [
+        (Limits(max_p95_ms=5.0), {"p95_ms": 5.01}, "p95 5.01 ms > 5 ms"),
+        (Limits(max_p95_ms=5.0), {}, "p95 not measured"),
+        (Limits(max_size_mb=12.0), {"size_bytes": 12_000_001}, "size 12.00 MB > 12 MB"),
+        (Limits(max_size_mb=12.0), {}, "size not measured"),
+    ],
+)
+def test_what_a_candidate_costs_has_limits(limits: Limits, measured: dict[str, Any], words: str) -> None:
+    (failure,) = dataclasses.replace(GOOD, limits=limits, **measured).failures
+    assert failure.startswith(words)
+    assert dataclasses.replace(GOOD, limits=limits, p95_ms=5.0, size_bytes=12_000_000).passed
+
+
+def test_a_report_of_schema_1_reads_back_and_one_of_the_future_does_not() -> None:
+    old = ParityReport((GOOD,)).to_json()
+    first_schema = {
+        "reference", "candidate", "reference_sha256", "candidate_sha256", "precision", "images", "agreement", "reference_miou",
+        "candidate_miou", "worst_class", "worst_class_delta_points", "sqnr_db", "cosine", "max_abs_diff", "p999_abs_diff", "nan",
+    }  # fmt: skip
+    limits = ("min_agreement", "max_miou_drop", "max_class_drop", "min_sqnr_db", "max_abs_diff")
+    rung = {key: value for key, value in old["rungs"][0].items() if key in first_schema}
+    rung["limits"] = {key: old["rungs"][0]["limits"][key] for key in limits}
+    read = ParityReport.from_json({"schema": 1, "passed": True, "rungs": [rung]})
+    assert read.rungs == (GOOD,) and read.skipped == ()
+    assert (read.rungs[0].boundary_agreement, read.rungs[0].p95_ms) == (None, None)
+    del rung["agreement"]
+    with pytest.raises(KeyError):
+        ParityReport.from_json({"rungs": [rung]})
+    with pytest.raises(ValueError, match="schema 3"):
+        ParityReport.from_json({**old, "schema": 3})
+
+
+def test_what_was_not_run_is_no_pass_and_no_failure() -> None:
+    left_out = Skipped("a", "b.engine", "fp16", "not run", "no GPU")
+    report = ParityReport((GOOD,), (left_out,))
+    assert bool(report) and report.failures == ()
+    assert not ParityReport((), (left_out,))
+    assert ParityReport.from_json(report.to_json()) == report
+    bad = dataclasses.replace(GOOD, agreement=0.5)
+    assert ParityReport((GOOD, bad)).verdict_of("1") is False  # two rungs of one file: both must pass
+    assert report.verdict_of("1") is True and report.verdict_of("2") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gddctl.core.preprocess import PreprocessSpec
-from gddctl.data.preprocess import fit, normalise, resize_image, resize_label, restore_logits, restore_mask
+from gddctl.data.preprocess import fit, normalise, resize_image, resize_label, restore_logits, restore_margin, restore_mask
 
 FLOAT32_STEP = 2e-6  # two float32 roundings of values up to 3
 BILINEAR_STEP = 2e-3  # OpenCV weighs with float32 coefficients on logits up to 10
@@ -145,3 +146,22 @@ def test_shrinking_averages_and_growing_interpolates() -> None:
 def test_nothing_to_do_copies_nothing() -> None:
     pixels = image(16, 24)
     assert resize_image(pixels, PreprocessSpec(size=(16, 24)))[0] is pixels
+
+
+@given(height=sides, width=sides, classes=st.integers(2, 5), fit_name=fits, seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_the_margin_is_the_lead_of_the_largest_resized_logit(height: int, width: int, classes: int, fit_name: str, seed: int) -> None:
+    geometry = fit((height, width), PreprocessSpec(size=(16, 24), resize=fit_name))  # type: ignore[arg-type]
+    logits = np.random.default_rng(seed).normal(size=(classes, 16, 24)).astype(np.float32)
+    rows, columns = geometry.content
+    layers = [cv2.resize(np.ascontiguousarray(plane[:rows, :columns]), (width, height), interpolation=cv2.INTER_LINEAR) for plane in logits]
+    ordered = np.sort(np.stack(layers), axis=0)
+    assert (restore_margin(logits, geometry) == ordered[-1] - ordered[-2]).all()
+
+
+def test_the_margin_belongs_to_the_winner() -> None:
+    geometry = fit((2, 2), PreprocessSpec(size=(8, 8)))
+    logits = np.zeros((3, 8, 8), np.float32)
+    logits[2], logits[1] = 5.0, 3.5
+    assert restore_margin(logits, geometry).tolist() == [[1.5, 1.5], [1.5, 1.5]]
+    assert (restore_logits(logits, geometry) == 2).all()

@@ -13,8 +13,10 @@ from gddctl.core.config.sections import GatesConfig, Limits
 from gddctl.core.errors import ArtifactError, DataError
 from gddctl.core.reports.parity import ParityReport, Rung
 from gddctl.data.dataset import Sample
+from gddctl.prove.border import BORDER_PX
+from gddctl.prove.comparison import CONFIDENT_MARGIN, Answer
 from gddctl.prove.gates import limits_for
-from gddctl.prove.parity import parity
+from gddctl.prove.parity import Answering, Pair, answering_of, compare, parity
 from gddctl.prove.predict import predict_mask
 from gddctl.runtime.open import open_runtime
 
@@ -92,6 +94,77 @@ def wrong_car(batch: Any) -> Any:
     return out
 
 
+def patches(parts: Any) -> Any:
+    """Images whose classes form squares of 10 pixels: some pixels lie near a border, some do not."""
+    world = parts.world(4, size=(20, 30))
+    for sample in world.samples:
+        sample.label[:] = np.kron(np.array([[0, 1, 2], [1, 1, 255]], np.uint8), np.ones((10, 10), np.uint8))
+    return world
+
+
+def test_border_and_confidence_are_those_of_the_definitions(parts: Any) -> None:
+    def sharp(batch: Any) -> Any:
+        return (batch * 4).astype(np.float32)  # margins around CONFIDENT_MARGIN
+
+    def blurred(batch: Any) -> Any:
+        return noisy(1.5)(sharp(batch))
+
+    world = patches(parts)
+    info = parts.info(size=(20, 30))  # no resizing: logits at label size are the image's
+    rung = parity(parts.Answering(sharp, info), parts.Answering(blurred, info), world, OPEN)
+    near, sure = [0, 0], [0, 0]
+    labelled = 0
+    for sample in world.samples:
+        batch = (sample.image.transpose(2, 0, 1)[None] / 255).astype(np.float32)
+        first, second = sharp(batch)[0], blurred(batch)[0]
+        same = first.argmax(axis=0) == second.argmax(axis=0)
+        ordered = np.sort(first, axis=0)
+        for y, x in np.ndindex(sample.label.shape):
+            if sample.label[y, x] == 255:
+                continue
+            labelled += 1
+            window = sample.label[max(0, y - BORDER_PX) : y + BORDER_PX + 1, max(0, x - BORDER_PX) : x + BORDER_PX + 1]
+            if ((window != sample.label[y, x]) & (window != 255)).any():
+                near = [near[0] + int(same[y, x]), near[1] + 1]
+            if ordered[-1, y, x] - ordered[-2, y, x] >= CONFIDENT_MARGIN:
+                sure = [sure[0] + int(same[y, x]), sure[1] + 1]
+    assert rung.boundary_agreement == pytest.approx(near[0] / near[1]) and 0 < near[1] < labelled
+    assert rung.confident_agreement == pytest.approx(sure[0] / sure[1]) and 0 < sure[1] < labelled
+    assert rung.confident_share == pytest.approx(sure[1] / labelled)
+    assert (rung.boundary_px, rung.confident_margin) == (BORDER_PX, CONFIDENT_MARGIN)
+    assert rung.agreement < rung.confident_agreement < 1.0  # what flips is mostly what was unsure
+    assert rung.boundary_agreement != pytest.approx(rung.agreement)
+
+
+def test_borders_and_confidence_have_limits(parts: Any) -> None:
+    info = parts.info(size=(20, 30))
+
+    def rung(limits: Limits) -> Rung:
+        loud = parts.Answering(lambda batch: batch * 9, info)
+        return parity(loud, parts.Answering(lambda batch: wrong_car(batch) * 9, info), patches(parts), limits)
+
+    free = rung(OPEN)
+    near, sure = free.boundary_agreement, free.confident_agreement
+    assert near is not None and sure is not None and near < 1 and sure < 1
+    assert rung(Limits(min_boundary_agreement=near, min_confident_agreement=sure)).passed
+    (failure,) = rung(Limits(min_boundary_agreement=near + 1e-6)).failures
+    assert failure.startswith("agreement within 3 px of class borders")
+    (failure,) = rung(Limits(min_confident_agreement=sure + 1e-6)).failures
+    assert failure.startswith("agreement where the reference is confident")
+
+
+def test_a_limit_on_what_no_image_shows_is_not_kept(parts: Any) -> None:
+    world = parts.world(1)
+    world.samples[0].label[:] = 0  # one class: no border
+    plain = parts.Answering(lambda batch: batch * 1e-3, parts.info())  # logits below 1: nothing is confident
+    rung = parity(plain, plain, world, Limits(min_boundary_agreement=0.1, min_confident_agreement=0.1))
+    assert (rung.boundary_agreement, rung.confident_agreement) == (None, None)
+    assert [failure.split(" not measured")[0] for failure in rung.failures] == [
+        "agreement near class borders",
+        "agreement where the reference is confident",
+    ]
+
+
 @pytest.mark.parametrize(
     ("answer", "kept", "broken", "words"),
     [
@@ -138,6 +211,8 @@ def test_logits_against_deploy_is_no_difference_between_models(parts: Any, tmp_p
     assert (one_way[0] != one_way[1]).any()
     assert rung.agreement == back.agreement == masks.agreement == 1.0 and rung.passed
     assert (rung.sqnr_db, rung.cosine, rung.max_abs_diff, rung.p999_abs_diff) == (None, None, None, None)
+    assert (rung.confident_agreement, rung.confident_margin) == (None, None) and rung.boundary_agreement == 1.0
+    assert parity(logits, deploy, world, Limits(min_confident_agreement=1.0)).passed  # a mask has no margin: nothing to judge
     assert (rung.reference, rung.candidate) == ("student-fp32-any.logits", "student-fp32-any.deploy")
 
 
@@ -185,6 +260,22 @@ def test_a_class_only_the_candidate_shows_is_no_worst_class(parts: Any) -> None:
 def test_the_report_reads_back(parts: Any) -> None:
     report = ParityReport(rungs=(judged(parts, noisy(SLIGHT), limits_for("int8", GATES)),))
     assert ParityReport.from_json(report.to_json()) == report
+
+
+def test_each_model_answers_each_image_once_however_many_rungs_it_stands_in(parts: Any) -> None:
+    asked: list[str] = []
+
+    def watched(name: str) -> Answering:
+        def answer(index: int, sample: Sample) -> Answer:
+            asked.append(name)
+            return answering_of(parts.Answering(noisy(SLIGHT, len(asked)), parts.info()))(index, sample)
+
+        return answer
+
+    pairs = [Pair("a", "b", True), Pair("a", "c", True), Pair("b", "c", True)]
+    comparisons = compare(pairs, {name: watched(name) for name in "abcd"}, parts.world(3), [0, 2])
+    assert len(comparisons) == 3
+    assert asked == ["a", "b", "c"] * 2
 
 
 @pytest.mark.parametrize(("precision", "agreement"), [("fp32", 0.9999), ("fp16", 0.995), ("int8", 0.975)])
