@@ -19,6 +19,7 @@ import torch
 
 from gddctl import __version__
 from gddctl.core.artifact.card import Card, TrainingRecord
+from gddctl.core.artifact.card_io import read_card
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.config.sections import CalibrationConfig, DataConfig, NetworkConfig, SyntheticConfig
 from gddctl.core.preprocess import PreprocessSpec
@@ -47,8 +48,9 @@ def main() -> None:
         print(json.dumps(measure(files, options.threads, options.rounds, options.batch), indent=2))
 
 
-def export_all(folder: Path, arch: str, size: tuple[int, int]) -> dict[str, Artifact]:
-    drawn = SyntheticConfig(train_images=4, val_images=1, height=size[0], width=size[1])
+def make_bundle(folder: Path, arch: str, size: tuple[int, int], images: int = 16) -> Path:
+    """A student with random weights that belongs to drawn scenes."""
+    drawn = SyntheticConfig(train_images=images, val_images=4, height=size[0], width=size[1])
     data = DataConfig(preprocess=PreprocessSpec(size=size), synthetic=drawn)
     train = open_dataset(data, data.train_split)
     network = NetworkConfig(arch=arch)
@@ -68,8 +70,15 @@ def export_all(folder: Path, arch: str, size: tuple[int, int]) -> dict[str, Arti
         training=training,
         gddctl_version=__version__,
     )
-    save_bundle(folder / "bundle", model, card)
-    fp32 = export_logits(folder / "bundle", folder / "fp32.logits.onnx")
+    save_bundle(folder, model, card)
+    return folder
+
+
+def export_all(folder: Path, arch: str, size: tuple[int, int]) -> dict[str, Artifact]:
+    bundle = make_bundle(folder / "bundle", arch, size)
+    data = read_card(bundle).data
+    train = open_dataset(data, data.train_split)
+    fp32 = export_logits(bundle, folder / "fp32.logits.onnx")
     record = calibrate(fp32, train, CalibrationConfig(images=4, method="minmax"), held_out=None)
     int8 = quantize(fp32, record, folder / "int8.logits.onnx")
     return {

@@ -29,14 +29,15 @@ class DeviceName(str, Enum):
 
 
 class RunDeviceName(str, Enum):
-    """Where a finished model runs; ``tensorrt``: ONNX files through ONNX Runtime's TensorRT provider."""
+    """Where a finished model runs; ``tensorrt``: ONNX files through ONNX Runtime's provider of that name; ``openvino``: on its CPU plugin."""
 
     cpu = "cpu"
     cuda = "cuda"
     tensorrt = "tensorrt"
+    openvino = "openvino"
 
     @property
-    def literal(self) -> Literal["cpu", "cuda", "tensorrt"]:
+    def literal(self) -> Literal["cpu", "cuda", "tensorrt", "openvino"]:
         """As the runtimes spell it."""
         match self:
             case RunDeviceName.cpu:
@@ -45,6 +46,8 @@ class RunDeviceName(str, Enum):
                 return "cuda"
             case RunDeviceName.tensorrt:
                 return "tensorrt"
+            case RunDeviceName.openvino:
+                return "openvino"
             case _ as never:
                 assert_never(never)
 

@@ -47,6 +47,7 @@ def examine() -> list[Finding]:
         *_training(),
         *_onnxruntime(),
         _module("onnx", "export", "export"),
+        _module("openvino", "running on OpenVINO", "openvino"),
         _tensorrt("tensorrt", "TensorRT"),
         _tensorrt("rtx", "TensorRT-RTX"),
         _module("jinja2", "report.html", "report"),

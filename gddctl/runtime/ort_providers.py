@@ -9,7 +9,7 @@ from typing_extensions import assert_never
 
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.errors import EnvironmentMissing
-from gddctl.runtime.protocol import Device
+from gddctl.runtime.protocol import OrtDevice
 
 Provider = str | tuple[str, dict[str, str]]
 
@@ -39,7 +39,7 @@ _SHAPE_ARITHMETIC = frozenset(
 FAULTY_WITH_HALF_SCALES = ("WeightBiasQuantization", "QDQSelectorActionTransformer")
 
 
-def provider_name(device: Device) -> str:
+def provider_name(device: OrtDevice) -> str:
     """The provider that must do the computing."""
     match device:
         case "cpu":
@@ -52,7 +52,7 @@ def provider_name(device: Device) -> str:
             assert_never(never)
 
 
-def providers_of(device: Device, info: ModelInfo) -> list[Provider]:
+def providers_of(device: OrtDevice, info: ModelInfo) -> list[Provider]:
     """Providers in order of preference, with their options.
 
     TensorRT inside ONNX Runtime builds weakly typed networks: it refuses types that its flags do not allow, so the flags allow what the
@@ -93,7 +93,7 @@ def placement(session: Any) -> dict[str, Counter[str]] | None:
     return found
 
 
-def check_placement(placed: dict[str, Counter[str]] | None, device: Device) -> None:
+def check_placement(placed: dict[str, Counter[str]] | None, device: OrtDevice) -> None:
     """Refuse a session in which the CPU computes what the device was asked for.
 
     Raises:

@@ -26,7 +26,7 @@ from gddctl.runtime.ort_providers import (
     providers_of,
 )
 from gddctl.runtime.probe import nvidia_driver
-from gddctl.runtime.protocol import Device, check_input
+from gddctl.runtime.protocol import OrtDevice, check_input
 
 _FATAL = 4  # ONNX Runtime's log severities: 0 verbose … 4 fatal; what matters reaches us as exceptions
 _X86_NO_VNNI_PRECISION = "session.x64quantprecision"  # widens u8 x s8 sums where the CPU would saturate them
@@ -35,7 +35,7 @@ _X86_NO_VNNI_PRECISION = "session.x64quantprecision"  # widens u8 x s8 sums wher
 class OrtRuntime:
     """One file, one provider. See :class:`gddctl.runtime.protocol.Runtime`."""
 
-    def __init__(self, path: Path, info: ModelInfo, sha256: str, *, device: Device = "cpu", threads: int | None = None) -> None:
+    def __init__(self, path: Path, info: ModelInfo, sha256: str, *, device: OrtDevice = "cpu", threads: int | None = None) -> None:
         self._path, self._device = path, device
         self._threads = threads or usable_cores()
         self._ort = require("onnxruntime", extra="cpu" if device == "cpu" else "gpu", why=f"running {path.name}")
@@ -83,7 +83,7 @@ class OrtRuntime:
         return self._session
 
 
-def open_session(ort: ModuleType, path: Path, info: ModelInfo, device: Device, threads: int) -> Any:
+def open_session(ort: ModuleType, path: Path, info: ModelInfo, device: OrtDevice, threads: int) -> Any:
     """An ``InferenceSession`` that really runs on ``device``.
 
     Raises:

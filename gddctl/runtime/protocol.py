@@ -12,7 +12,8 @@ from typing_extensions import Self, assert_never
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.errors import ArtifactError
 
-Device = Literal["cpu", "cuda", "tensorrt"]  # tensorrt: an ONNX file through ONNX Runtime's provider of that name
+OrtDevice = Literal["cpu", "cuda", "tensorrt"]  # tensorrt: an ONNX file through ONNX Runtime's provider of that name
+Device = Literal[OrtDevice, "openvino"]  # openvino: an ONNX file on OpenVINO's CPU plugin
 
 
 class Runtime(Protocol):
@@ -79,7 +80,7 @@ def check_target(info: ModelInfo, device: Device, place: str) -> None:
     Raises:
         ArtifactError: an INT8 file of another target. Its numbers here would be those of no deployment.
     """
-    here = "tensorrt" if device == "tensorrt" else f"ort-{device}"
+    here = device if device in ("tensorrt", "openvino") else f"ort-{device}"
     if info.precision == "int8" and info.target not in ("any", here):
         raise ArtifactError(
             f"{place}: quantised for '{info.target}', opened on '{here}'",
