@@ -19,6 +19,7 @@ from gddctl.distill.resume import Position
 from gddctl.distill.seeds import derive
 from gddctl.models.fake_quant import FakeQuantised
 from gddctl.models.segmenter import Segmenter
+from gddctl.models.traced import trace
 from gddctl.quant.scheme import RULE_VERSION, scheme_for
 from gddctl.runtime.cpu import this_cpu
 
@@ -37,8 +38,9 @@ def fake_quantised(student: Segmenter, target: Target, size: tuple[int, int], cr
     """
     cpu = this_cpu()
     scheme = scheme_for(target, x86=cpu.is_x86, saturates=cpu.int8_saturates)
+    traced = {each: trace(student, each) for each in (size, crop)}
     try:
-        return FakeQuantised(student, scheme, list(dict.fromkeys((size, crop))))
+        return FakeQuantised(student, scheme, traced)
     except ValueError as error:
         raise ConfigError(
             f"train.crop {list(crop)}: the network has other tensors there than at the deployed size {list(size)}",

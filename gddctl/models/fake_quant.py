@@ -18,7 +18,7 @@ from typing_extensions import assert_never
 
 from gddctl.models.protocol import STAGES, Outputs
 from gddctl.models.segmenter import Segmenter
-from gddctl.models.traced import IMAGE, Activation, Constant, Convolution, Operation, Parameter, Traced, filled, trace
+from gddctl.models.traced import IMAGE, Activation, Constant, Convolution, Operation, Parameter, Traced, filled
 from gddctl.quant.choice import Choice, choose
 from gddctl.quant.scheme import Affine, Scheme, activation_affine, bias_safe, quantise_bias, weight_scales
 
@@ -98,38 +98,34 @@ class FakeQuantised(nn.Module):
     Args:
         network: the student, without auxiliary head.
         scheme: types, bits and placement of the target.
-        sizes: (height, width) of the images that will come; the first is that of the exported graph.
-        like: one that was built for a network of the same form: its ranges and steps are shared.
+        traced: its steps by the size of the images that will come; the first is that of the exported graph.
+        ranges: of the quantised tensors, shared with another; None: none are known yet.
 
     Raises:
-        ConfigError: see :func:`gddctl.models.traced.trace`.
         ValueError: the network has other tensors at another size.
     """
 
-    ranges: Ranges
-
-    def __init__(self, network: Segmenter, scheme: Scheme, sizes: Sequence[Size], like: FakeQuantised | None = None) -> None:
+    def __init__(self, network: Segmenter, scheme: Scheme, traced: Mapping[Size, Traced], ranges: Ranges | None = None) -> None:
         super().__init__()
         self.network = network
         self.scheme = scheme
-        self._traced: dict[Size, Traced] = {size: trace(network, size) for size in sizes} if like is None else like._traced
-        choices = [choose(traced.ops(), [traced.logits], scheme.placement) for traced in self._traced.values()]
+        self._traced = dict(traced)
+        choices = [choose(found.ops(), [found.logits], scheme.placement) for found in self._traced.values()]
         self.choice: Choice = choices[0]
         if any(choice != self.choice for choice in choices):
-            raise ValueError(f"the network has other tensors at {' and '.join(map(str, sizes))}")
-        self.ranges = Ranges(self.choice.tensors) if like is None else like.ranges
+            raise ValueError(f"the network has other tensors at {' and '.join(map(str, self._traced))}")
+        self.ranges = ranges or Ranges(self.choice.tensors)
         self._constants: dict[Size, list[str]] = {}
-        for place, (size, traced) in enumerate(self._traced.items()):
-            self._constants[size] = [f"constant_{place}_{index}" for index in range(len(traced.constants))]
-            for name, value in zip(self._constants[size], traced.constants, strict=True):
+        for place, (size, found) in enumerate(self._traced.items()):
+            self._constants[size] = [f"constant_{place}_{index}" for index in range(len(found.constants))]
+            for name, value in zip(self._constants[size], found.constants, strict=True):
                 self.register_buffer(name, value, persistent=False)
         self._codes: dict[str, tuple[Tensor, Affine]] = {}
         self._coded_from: tuple[Mapping[str, tuple[float, float]], torch.device] | None = None
 
     def of(self, network: Segmenter) -> FakeQuantised:
         """The same for another network of the same form, on the same ranges."""
-        sizes = list(self._traced)
-        return FakeQuantised(network, self.scheme, sizes, like=self).to(self.ranges.low.device)
+        return FakeQuantised(network, self.scheme, self._traced, self.ranges).to(self.ranges.low.device)
 
     def forward(self, images: Tensor) -> Outputs:
         """Shape: (B, 3, H, W) float, normalised, of one of the sizes -> logits at the head's size, features as later layers read them."""
