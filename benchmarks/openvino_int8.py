@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from int8_cpu import make_bundle  # beside this file
 
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.artifact.manifest import Artifact
@@ -32,8 +33,6 @@ from gddctl.export.deploy_graph import to_deploy
 from gddctl.export.int8 import quantize
 from gddctl.export.onnx_graph import export_logits
 
-sys.path.insert(0, str(Path(__file__).parent))
-from int8_cpu import make_bundle  # noqa: E402  (beside this file)
 
 WORKER = Path(__file__).with_name("openvino_worker.py")
 WARMUP = 2  # rounds not counted

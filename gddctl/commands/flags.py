@@ -29,7 +29,7 @@ class DeviceName(str, Enum):
 
 
 class RunDeviceName(str, Enum):
-    """Where a finished model runs; ``tensorrt``: ONNX files through ONNX Runtime's provider of that name; ``openvino``: on its CPU plugin."""
+    """Where a finished model runs; ``tensorrt``: through ONNX Runtime's provider; ``openvino``: its CPU plugin."""
 
     cpu = "cpu"
     cuda = "cuda"
