@@ -97,9 +97,10 @@ def calibrate_or_reuse(
     split: str = "train",
     progress: Progress | None = None,
     target: Target = "ort-cpu",
+    selection: Selection | None = None,
 ) -> CalibrationRecord:
     """The record at ``path`` where it still holds, else a new one, written there. Arguments and errors as :func:`calibrate`."""
-    selection = select_images(dataset, config, held_out=held_out)
+    selection = selection or select_images(dataset, config, held_out=held_out)
     record = reusable(path, fp32, config, selection, split=split, target=target)
     if record is None:
         record = calibrate(fp32, dataset, config, held_out=held_out, split=split, progress=progress, target=target, selection=selection)
