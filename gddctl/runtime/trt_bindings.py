@@ -108,12 +108,14 @@ def make_logger(trt: ModuleType) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.errors: list[str] = []
+            self._said: set[str] = set()  # the builder says the same of every layer
 
         def log(self, kind: Any, text: str) -> None:
             if kind in (severity.INTERNAL_ERROR, severity.ERROR):
                 self.errors.append(" ".join(text.split()))
-            level = logging.DEBUG if kind in (severity.INFO, severity.VERBOSE) else logging.INFO
-            log.log(level, "TensorRT: %s", text)
+            chatter = kind in (severity.INFO, severity.VERBOSE) or text in self._said
+            self._said.add(text)
+            log.log(logging.DEBUG if chatter else logging.INFO, "TensorRT: %s", text)
 
     return _Logger()
 
