@@ -216,3 +216,42 @@ def test_raw_samples_of_another_measurement_are_not_drawn(run: Path) -> None:
     report["rows"][0]["samples"] += 1
     write_json(run / "latency.json", report)
     assert page_of(run).tags.count("svg") == 5
+
+
+def test_what_was_emulated_or_not_run_says_so(run: Path) -> None:
+    parity = read_json(run / "parity.json")
+    assert "emulated" not in page_of(run).text.lower()
+    parity["rungs"][2] |= {
+        "emulated": True, "boundary_agreement": 0.91234, "boundary_px": 3, "confident_agreement": 0.99912, "confident_margin": 1.0,
+        "top": "student", "top_delta_points": -0.41, "p95_ms": 7.25, "size_bytes": 11_400_000,
+    }  # fmt: skip
+    parity["rungs"][2]["limits"] |= {"max_p95_ms": 7.0, "min_boundary_agreement": 0.9, "max_size_mb": 12.0}
+    parity["rungs"][3]["source"] = "files"
+    reason = "no NVIDIA driver here"
+    parity["skipped"] = [{"reference": "a", "candidate": HOSTILE, "precision": "fp16", "state": "not run", "reason": reason}]
+    write_json(run / "parity.json", parity)
+    page = page_of(run)
+    for words in (
+        "failedemulated",  # the verdict's cell
+        "Emulated: this machine's runtime only imitates",
+        "91.2340≥ 90.0000",
+        "99.9120",
+        "Near borders: within 3 px of a class border of the label; where confident: the reference's first class leads by 1 logits.",
+        "7.25≤ 7.00",
+        "11.40≤ 12.00",
+        "−0.41",
+        "p95 7.25 ms > 7 ms",
+        "student-int8-ort-cpu.deploy, from image files",
+        f"{HOSTILE}: not run ({reason}). That is no pass.",
+        f"Not proven here: {HOSTILE}.",
+    ):
+        assert words in page.text, words
+    assert "script" not in page.tags
+
+
+def test_a_ladder_of_which_nothing_ran_proves_nothing(run: Path) -> None:
+    left_out = {"reference": "a", "candidate": "b", "precision": "fp32", "state": "not run", "reason": "torch is not installed"}
+    write_json(run / "parity.json", {"schema": 2, "rungs": [], "skipped": [left_out]})
+    page = page_of(run)
+    assert "parity" in page.ids and "b: not run (torch is not installed)" in page.text
+    assert "All limits are kept" not in page.text and "exported files answer like" not in page.text
