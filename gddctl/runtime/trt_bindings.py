@@ -42,6 +42,11 @@ class Bindings:
         return self.builder == "tensorrt-rtx"
 
     @property
+    def can_be_weak(self) -> bool:
+        """Whether networks may be weakly typed, so that TensorRT would choose precisions: before 11, and never in RTX."""
+        return not self.is_rtx and version_tuple(self.version) < (11,)
+
+    @property
     def name(self) -> str:
         """Builder and version, for people."""
         return f"{'TensorRT-RTX' if self.is_rtx else 'TensorRT'} {self.version}"

@@ -58,7 +58,7 @@ def parse_network(bindings: Bindings, onnx: Path, info: ModelInfo) -> Parsed:
         raise RunFailed(
             f"{bindings.name} cannot start its builder ({error}; {last_errors(logger)})", remedy="see: gddctl doctor"
         ) from error
-    if not network.get_flag(typed):
+    if bindings.can_be_weak and not network.get_flag(typed):
         raise RunFailed(f"{bindings.name} made a weakly typed network although a strongly typed one was asked for")
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):  # from the file, not from bytes: weights may lie beside it
@@ -68,7 +68,21 @@ def parse_network(bindings: Bindings, onnx: Path, info: ModelInfo) -> Parsed:
         )
     parsed = Parsed(bindings, logger, builder, network, parser)
     _check_io(parsed, onnx, info)
+    _reach_uint8_from_float(trt, network)
     return parsed
+
+
+def _reach_uint8_from_float(trt: Any, network: Any) -> None:
+    """Cast class ids to FP32 on their way to UINT8, which TensorRT converts from floats alone, say its headers (NvInferRuntimeBase.h)."""
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if (
+            layer.type.name == "CAST"
+            and layer.get_output(0).dtype.name == "UINT8"
+            and layer.get_input(0).dtype.name not in ("FLOAT", "HALF")
+        ):
+            between = network.add_cast(layer.get_input(0), trt.DataType.FLOAT)
+            layer.set_input(0, between.get_output(0))
 
 
 def _complaints(parser: Any) -> Iterator[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gddctl.core.errors import RunFailed
 
-# Seen with TensorRT-RTX 1.7 on students of 48 and 64 MB: 394 and 428 MB at most, 90 MB of it the interpreter's own.
-_MEMORY_PER_BYTE, _MEMORY_BASE = 5, 128 * 2**20
+# Seen with TensorRT-RTX 1.7 on students at 360 x 480: 362 MB at most for a file of 12 MB, 466 MB for one of 64 MB, the libraries included.
+_MEMORY_PER_BYTE, _MEMORY_BASE = 3, 320 * 2**20
 _MEMORY_TUNING = 2**30  # TensorRT proper times kernels on the GPU; on a Jetson that is the same memory
 _DISK_PER_BYTE, _DISK_BASE = 2, 16 * 2**20  # the engine, at most about as large as the file, beside a temporary of it
 

@@ -46,6 +46,14 @@ def test_an_engine_is_what_it_is_called(rtx: Any, artifact_of: Any, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.engine", "x.engine.json"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_uint8_is_entered_and_left_by_floats(rtx: Any, artifact_of: Any, tmp_path: Path, precision: str) -> None:
+    """TensorRT's headers know no other conversions of it; the ONNX file casts class ids straight to UINT8."""
+    layers = read_record(build_engine(artifact_of("pspnet", precision, "deploy"), tmp_path / "x.engine", PLAIN).path).layers
+    casts = {name: count for name, count in layers.items() if name.startswith("CAST") and "UINT8" in name}
+    assert casts == {"CAST UINT8 -> FLOAT": 1, "CAST FLOAT -> UINT8": 1}
+
+
 def test_half_the_bits_are_half_the_bytes(rtx: Any, artifact_of: Any, tmp_path: Path) -> None:
     """Weights are what an engine of these consists of: each precision halves it, but for kernels and scales."""
     sizes = {

@@ -49,6 +49,13 @@ def test_tensorrt_proper_comes_first(install: Any) -> None:
     assert find_bindings("rtx").name == "TensorRT-RTX 1.7.1.116"
 
 
+@pytest.mark.parametrize(("version", "weak"), [("10.3.0", True), ("10.16.2.10", True), ("11.0.0.114", False)])
+def test_until_11_typing_must_be_asked_for(install: Any, version: str, weak: bool) -> None:
+    install(tensorrt=version, tensorrt_rtx="1.7.1")
+    assert find_bindings("tensorrt").can_be_weak == weak
+    assert not find_bindings("rtx").can_be_weak
+
+
 @pytest.mark.parametrize("module", ["tensorrt_rtx", "tensorrt_rtx_bindings"])
 def test_rtx_under_either_name(install: Any, module: str) -> None:
     install(**{module: "1.7.1.116"})
