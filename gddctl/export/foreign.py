@@ -32,7 +32,7 @@ from gddctl.export.foreign_run import (
     sqnr_db,
 )
 from gddctl.export.graph_file import check_graph, save_model
-from gddctl.export.preflight import Finding, channel_finding, opset_of, pool_edges, preflight, refuse, unrolled_pools
+from gddctl.export.preflight import Finding, channel_finding, opset_of, pool_edges, preflight, refuse
 
 _STRIDES = (2, 4, 8, 16, 32)  # by which networks answer in less than the image's size
 _BAKED = "some layer is fixed to the batch it was exported with, or it was exported without model.eval()"
@@ -79,7 +79,7 @@ def import_onnx(path: Path, card: ForeignCard, out: Path, *, opset: int = 20) ->
 
 
 def _refuse_before_running(model: Any, ends: Ends, spec: PreprocessSpec, place: str) -> None:
-    """What would run and yet be wrong at the card's size, or take minutes to be refused.
+    """What would run and yet be wrong at the card's size.
 
     Raises:
         ArtifactError: naming the layer.
@@ -91,8 +91,6 @@ def _refuse_before_running(model: Any, ends: Ends, spec: PreprocessSpec, place: 
             f"{place}: it was exported for {own}, the card says {height} x {width}; layers may be fixed to that size",
             remedy=f"set preprocess.size in the card to {[a or b for a, b in zip(ends.size, spec.size, strict=True)]}, or export it again",
         )
-    unrolled = [finding for finding in preflight(model) if finding.where in unrolled_pools(model)]
-    refuse(unrolled, place)
     if 0 in ends.size:
         onnx = require("onnx", extra="export", why="importing an ONNX file")
         sized = onnx.ModelProto()

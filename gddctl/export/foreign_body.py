@@ -86,21 +86,21 @@ def put_ends(
         findings.append(Finding("fixed", f"the output '{ends.logits}' is called 'logits' now"))
     if ends.layout == "nhwc":
         rename_reads(graph, {"image": "image_pixels"})
-        graph.node.insert(0, helper.make_node("Transpose", ["image"], ["image_pixels"], name="image_pixels", perm=_TO_PIXELS))
+        graph.node.insert(0, helper.make_node("Transpose", ["image"], ["image_pixels"], name="gddctl:image_pixels", perm=_TO_PIXELS))
         findings.append(Finding("fixed", "it takes (batch, H, W, 3); it gets (batch, 3, H, W) and transposes floats, not bytes"))
     answer = "given_answer"
     if logits_layout == "nhwc":
-        graph.node.append(helper.make_node("Transpose", [answer], ["given_planes"], name="given_planes", perm=_TO_PLANES))
+        graph.node.append(helper.make_node("Transpose", [answer], ["given_planes"], name="gddctl:given_planes", perm=_TO_PLANES))
         answer = "given_planes"
         findings.append(Finding("fixed", "its answer (batch, H, W, classes) is transposed to (batch, classes, H, W)"))
     if logits_size != size:
         graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, channels, *size], np.int64), "logits_size"))
         attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-        graph.node.append(helper.make_node("Resize", [answer, "", "", "logits_size"], ["logits"], name="logits", **attributes))
+        graph.node.append(helper.make_node("Resize", [answer, "", "", "logits_size"], ["logits"], name="gddctl:logits", **attributes))
         what = f"its logits are {logits_size[0]} x {logits_size[1]}: a bilinear Resize to {size[0]} x {size[1]} was appended"
         findings.append(Finding("fixed", what))
     else:
-        graph.node.append(helper.make_node("Identity", [answer], ["logits"], name="logits"))
+        graph.node.append(helper.make_node("Identity", [answer], ["logits"], name="gddctl:logits"))
     return findings
 
 
@@ -229,4 +229,4 @@ def _module(node: Any) -> str:
         return weight.removesuffix(".weight")
     scopes = [part for part in node.name.split("/") if part][:-1]
     kept = [part for part, following in zip(scopes, [*scopes[1:], ""], strict=True) if not following.startswith(f"{part}.")]
-    return ".".join(kept) or re.sub(r"[^\w.]+", "_", node.name or node.input[1])
+    return ".".join(kept) or re.sub(r"[^\w.]+", "_", weight)

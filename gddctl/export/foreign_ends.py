@@ -18,7 +18,6 @@ Layout = Literal["nchw", "nhwc"]
 _LOGITS_NAMES = ("logits", "out", "output")  # what the output of several is taken to be when the card names none
 _SAME_PLACES = frozenset({"Identity", "Cast", "Squeeze", "Unsqueeze"})  # what may stand behind an ArgMax
 _ONLY_MOVES = frozenset({"Transpose", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Slice"})  # what bytes may pass before their Cast
-_TO_PLANES, _TO_PIXELS = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,17 @@ def find_ends(model: Any, card: ForeignCard, place: str) -> Ends:
         ArtifactError: they cannot be told, or are nothing gddctl can feed or read.
     """
     findings: list[Finding] = []
-    output = _choose_output(model, card, place, findings)
-    output = _before_decision(model, output, place, findings)
     onnx = require("onnx", extra="export", why="importing an ONNX file")
+    chosen = _choose_output(model, card, place, findings)
+    output = _before_decision(model, chosen, place, findings)
     before = len(model.graph.node)
-    others = [item.name for item in model.graph.output if item.name != output]
+    others = [item.name for item in model.graph.output if item.name != chosen]
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
     drop_unread(model.graph)
-    if extra := [name for name in others if name not in {finding.where for finding in findings}]:
-        what = f"the outputs {', '.join(extra)} and the {before - len(model.graph.node)} nodes that only they need were left out"
-        findings.append(Finding("fixed", what))
+    if others:
+        gone = before - len(model.graph.node)
+        findings.append(Finding("fixed", f"of the outputs, {', '.join(others)} and the {gone} nodes that only they need were left out"))
     image = _choose_input(model, card, place)
     return _described(onnx, model, image, output, place, findings)
 
@@ -140,11 +139,11 @@ def _before_decision(model: Any, output: str, place: str, findings: list[Finding
                 raise ArtifactError(f"{place}: {named([node])}: ArgMax over axis {axis}, expected the classes", remedy="export logits")
             findings.append(Finding("fixed", "the closing ArgMax was removed: INT8 and parity need the logits before it", named([node])))
             output = name = str(node.input[0])
-        elif (source := _before_softmax(node, makers, opset_of(model))) is not None:
-            findings.append(
-                Finding("fixed", f"the closing {node.op_type} was removed: it does not change which class is largest", named([node]))
-            )
-            output = name = source
+        elif (found := _before_softmax(node, makers, opset_of(model))) is not None:
+            softmax, output = found
+            name = output
+            what = f"the closing {softmax.op_type} was removed: it does not change which class is largest"
+            findings.append(Finding("fixed", what, named([softmax])))
         elif node.op_type in _SAME_PLACES:
             name = str(node.input[0])
         else:
@@ -154,16 +153,20 @@ def _before_decision(model: Any, output: str, place: str, findings: list[Finding
     return output
 
 
-def _before_softmax(node: Any, makers: dict[str, Any], opset: int) -> str | None:
-    """What a Softmax over the classes reads; exporters before opset 13 stand it between two Transposes."""
+def _before_softmax(node: Any, makers: dict[str, Any], opset: int) -> tuple[Any, str] | None:
+    """A Softmax over the classes and what it reads; before opset 13 exporters stand it between two Transposes that cancel."""
     kinds = ("Softmax", "LogSoftmax")
     if node.op_type in kinds and _axis(node, -1 if opset >= 13 else 1) in ((1, 3) if opset >= 13 else (3,)):
-        return str(node.input[0])
-    middle = makers.get(node.input[0]) if node.op_type == "Transpose" and _perm(node) == _TO_PLANES else None
+        return node, str(node.input[0])
+    middle = makers.get(node.input[0]) if node.op_type == "Transpose" else None
     if middle is None or middle.op_type not in kinds or _axis(middle, 1) != 3:
         return None
     first = makers.get(middle.input[0])
-    return str(first.input[0]) if first is not None and first.op_type == "Transpose" and _perm(first) == _TO_PIXELS else None
+    if first is None or first.op_type != "Transpose":
+        return None
+    there, back = _perm(first), _perm(node)
+    cancel = [there[place] for place in back] == [0, 1, 2, 3]
+    return (middle, str(first.input[0])) if cancel and there[3] == 1 else None
 
 
 def _look_for_probabilities(makers: dict[str, Any], name: str, findings: list[Finding]) -> None:

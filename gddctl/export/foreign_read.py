@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from gddctl.core.digest import sha256_bytes, sha256_file
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.lazy import require
 from gddctl.export.graph_file import load_model
-from gddctl.export.preflight import Finding, domain_findings, refuse
+from gddctl.export.preflight import Finding, before_running, refuse
 from gddctl.runtime.onnx_header import read_header
 
 MAX_BYTES = 2**31 - 2**20  # protobuf's limit for one message, less what we add
@@ -42,16 +43,19 @@ def read_foreign(path: Path) -> Given:
         raise UsageError(f"{path}: exported by gddctl, it describes itself", remedy="leave --card out")
     model = load_model(path)
     findings = _take_inside(onnx, model, path)
-    refuse(domain_findings(model) if not len(model.functions) else (), str(path))
     if len(model.functions):
         model = onnx.inliner.inline_local_functions(model)
         findings.append(Finding("fixed", "functions of the model's own were written out as nodes"))
-        refuse(domain_findings(model), str(path))
+    refuse(before_running(model), str(path))
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # the checker's errors share no narrower base
         what = " ".join(str(error).split())[:240]
         raise ArtifactError(f"{path}: not a valid ONNX model ({what})", remedy="export it again") from error
+    counts = Counter(node.name for node in model.graph.node)
+    for place, node in enumerate(model.graph.node):
+        if counts[node.name] > 1 and node.name:
+            node.name = f"{node.name}:{place}"  # some converters repeat names, which ONNX Runtime refuses
     constants = {item.name for item in model.graph.initializer}
     if both := [item for item in model.graph.input if item.name in constants]:
         for item in both:

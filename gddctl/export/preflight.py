@@ -44,11 +44,13 @@ def preflight(model: Any, *, classes: Sequence[str] | None = None, opset: int | 
     """
     checks: list[Callable[[Any], Iterable[Finding]]] = [
         *(_domains, _nowhere, _quantised, _not_everywhere, _weights_inside, _weights, _kernels, _batchnorm, _versions),
-        *(_blow_up, _integer_layout, _extra_outputs, _sizes, _pool_edges),
+        *(_blow_up, _integer_layout, _extra_outputs, _sizes),
     ]
     found = [finding for check in checks for finding in check(model)]
     if opset is not None and (given := opset_of(model)) != opset:
         found.append(Finding("error", f"its opset is {given}, {opset} was asked for and not honoured", remedy="export with dynamo=True"))
+    if not any(finding.severity == "error" for finding in found):  # shapes are inferred in sound graphs only
+        found += _pool_edges(model)
     if classes is not None:
         found += _channels(model, classes)
     return tuple(found)
@@ -76,9 +78,9 @@ def named(nodes: Sequence[Any]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def domain_findings(model: Any) -> list[Finding]:
-    """Operators outside the ONNX standard: nothing that reads only the standard can even load these."""
-    return list(_domains(model))
+def before_running(model: Any) -> list[Finding]:
+    """What can be told of somebody else's graph before anything runs it: a stranger's operators, Q/DQ, unrolled layers."""
+    return [*_domains(model), *_quantised(model), *_unrolled(model)]
 
 
 def _by_kind(model: Any, kinds: frozenset[str]) -> Iterator[tuple[str, list[Any]]]:
@@ -170,11 +172,8 @@ def _versions(model: Any) -> Iterator[Finding]:
 
 
 def _blow_up(model: Any) -> Iterator[Finding]:
-    unrolled = unrolled_pools(model)
-    for root, (gathers, adds) in unrolled.items():
-        what = f"pooling it was unrolled into {gathers} Gather and {adds} Add nodes, as adaptive pooling is where bins do not divide"
-        remedy = "pool by two matrix products (rows of 1 / bin size), or choose an input size whose feature map the bins divide"
-        yield Finding("error", what, root, remedy)
+    unrolled = list(_unrolled(model))
+    yield from unrolled
     if not unrolled and len(model.graph.node) > MAX_NODES:
         kinds = Counter(node.op_type for node in model.graph.node).most_common(3)
         most = ", ".join(f"{count} {kind}" for kind, count in kinds)
@@ -182,7 +181,14 @@ def _blow_up(model: Any) -> Iterator[Finding]:
         yield Finding("error", what, remedy="export for a fixed size, and without Python loops over pixels or channels")
 
 
-def unrolled_pools(model: Any) -> dict[str, tuple[int, int]]:
+def _unrolled(model: Any) -> Iterator[Finding]:
+    for root, (gathers, adds) in _unrolled_pools(model).items():
+        what = f"pooling it was unrolled into {gathers} Gather and {adds} Add nodes, as adaptive pooling is where bins do not divide"
+        remedy = "pool by two matrix products (rows of 1 / bin size), or choose an input size whose feature map the bins divide"
+        yield Finding("error", what, root, remedy)
+
+
+def _unrolled_pools(model: Any) -> dict[str, tuple[int, int]]:
     """Tensors that are picked apart and summed up again: name -> (Gather nodes, Add nodes)."""
     constants = {item.name for item in model.graph.initializer}
     constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
