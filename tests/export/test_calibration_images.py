@@ -17,7 +17,7 @@ from gddctl.core.config.sections import CalibrationConfig
 from gddctl.core.errors import ArtifactError, DataError
 from gddctl.data.dataset import Sample
 from gddctl.export.calibration.collect import calibrate
-from gddctl.export.calibration.images import held_out_images, rarest_first, select_images
+from gddctl.export.calibration.images import held_out_images, prominent, rarest_first, select_images
 
 CLASSES = ClassTable(classes=tuple(SegClass(name=name, color=(0, 0, k)) for k, name in enumerate(("road", "car", "sign"))))
 
@@ -76,6 +76,11 @@ def test_the_rule_by_hand() -> None:
     """Signs are rarest: row 3. Then the class seen least: cars and signs were seen once, road never: row 0. Then car: row 1; …"""
     shown = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0], [1, 0, 0]], bool)
     assert rarest_first(shown) == [3, 0, 2, 5, 1, 4]
+
+
+def test_prominent_is_at_least_the_average_of_those_that_have_it() -> None:
+    shares = np.array([[900, 0, 10], [900, 100, 10], [900, 300, 0], [900, 200, 0]])
+    assert prominent(shares).tolist() == [[True, False, True], [True, False, True], [True, True, False], [True, True, False]]
 
 
 def test_a_selection_depends_on_the_seed_alone() -> None:

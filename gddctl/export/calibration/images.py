@@ -38,7 +38,8 @@ def select_images(dataset: SegDataset, config: CalibrationConfig, *, held_out: S
 
     The set is shuffled. Its last ``config.scored_on`` images, at most a quarter of the set, are set aside to score on. From the others
     ``config.images`` are taken: in drawn order, or, where ``config.balanced`` and the labels show any class, so that rare classes are
-    seen: again and again an image of the class that the chosen ones show least, among four times as many as are wanted.
+    seen: again and again an image that prominently shows the class which the chosen ones show least, among four times as many as are
+    wanted.
 
     Args:
         dataset: training images.
@@ -57,7 +58,7 @@ def select_images(dataset: SegDataset, config: CalibrationConfig, *, held_out: S
     chosen_by: ChosenBy = "seed"
     if config.balanced and len(drawn) > config.images:
         pool = drawn[: _POOL * config.images]
-        shown = np.stack([_classes_shown(dataset[index].label, len(dataset.classes)) for index in pool])
+        shown = prominent(np.stack([_shares(dataset[index].label, len(dataset.classes)) for index in pool]))
         if shown.any():
             drawn, chosen_by = [pool[place] for place in rarest_first(shown)] + drawn[len(pool) :], "classes"
     seen = set[str]()
@@ -113,9 +114,19 @@ def rarest_first(shown: NDArray[np.bool_]) -> list[int]:
     return order + [row for row in range(len(shown)) if row not in taken]
 
 
-def _classes_shown(label: NDArray[np.uint8], classes: int) -> NDArray[np.bool_]:
-    present = np.bincount(label.reshape(-1), minlength=IGNORE + 1)[:classes] > 0
-    return np.asarray(present)
+def prominent(shares: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether an image shows a class at least as large as the average image that has it: in street scenes nearly all have every class.
+
+    Shape: (N, K) -> (N, K).
+    """
+    having = np.count_nonzero(shares, axis=0)
+    return np.asarray((shares > 0) & (shares * having >= shares.sum(axis=0)))
+
+
+def _shares(label: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Pixels of each class, of a million. Shape: (H, W) -> (K,). Whole numbers, so that no rounding decides between equal images."""
+    counts = np.bincount(label.reshape(-1), minlength=IGNORE + 1)[:classes].astype(np.int64)
+    return np.asarray(counts * 1_000_000 // label.size)
 
 
 def _take(dataset: SegDataset, order: Iterable[int], wanted: int, seen: set[str]) -> list[tuple[int, CalibrationImage]]:
