@@ -79,7 +79,8 @@ def _check_source(artifact: Artifact) -> None:
 def _build(
     artifact: Artifact, out: Path, config: EngineConfig, bindings: Bindings, device: BuildDevice, progress: Progress | None
 ) -> EngineRecord:
-    parsed = parse_network(bindings, artifact.path, artifact.info)
+    with held_interrupts():
+        parsed = parse_network(bindings, artifact.path, artifact.info)
     census = engine_census(parsed.network)
     check_engine_census(census, artifact.info.precision, str(out), kept=len(artifact.info.kept))
     batches = _Batches.of(parsed, config)

@@ -41,8 +41,8 @@ CLASSES = {
 # Variables of the same name that hold something of ours, and what is asked of those.
 OURS = {"engine": {"name", "with_name", "info"}, "error": {"message", "strerror"}}
 PYTHON_NAMES = """
-    Path _Batches _FLOATS _buffers _in _loaded _out _path _record _said _steps artifact batches bindings buffer cache config convs counts cuda
-    device dict driver environ errors fields folder importlib info kept line loaded log logger logging makers meminfo name np number os out
+    Path _Batches _FLOATS _buffers _in _loaded _out _path _record _said _steps artifact batches bindings buffer cache config convs counts
+cuda     device dict driver environ errors fields folder importlib info kept line loaded log logger logging makers meminfo name np number os out
     parent parsed path preprocess re reasons record self shutil signal sizes state temporary text threading time
 """
 PYTHON = set(PYTHON_NAMES.split())
