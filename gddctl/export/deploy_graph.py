@@ -73,11 +73,19 @@ def _prepend_normalisation(graph: Any, info: ModelInfo) -> None:
 
 
 def _append_argmax(graph: Any, info: ModelInfo) -> None:
-    """Ties go to the lower class id, as in numpy and torch."""
+    """Ties go to the lower class id, as in numpy and torch.
+
+    In a file for OpenVINO the classes come last first: its argmax over the last axis takes half the time of the one over planes, the
+    transposition included; ONNX Runtime takes the same time for both.
+    """
     onnx = require("onnx", extra="export", why="making a deploy graph")
     helper = onnx.helper
     height, width = info.preprocess.size
     batch = graph.output[0].type.tensor_type.shape.dim[0].dim_param
-    graph.node.append(helper.make_node("ArgMax", ["logits"], ["mask_wide"], name="deploy_argmax", axis=1, keepdims=0, select_last_index=0))
+    source, axis = "logits", 1
+    if info.target == "openvino":
+        source, axis = "logits_last", 3
+        graph.node.append(helper.make_node("Transpose", ["logits"], [source], name="deploy_logits_last", perm=[0, 2, 3, 1]))
+    graph.node.append(helper.make_node("ArgMax", [source], ["mask_wide"], name="deploy_argmax", axis=axis, keepdims=0, select_last_index=0))
     graph.node.append(helper.make_node("Cast", ["mask_wide"], ["mask"], name="deploy_mask", to=onnx.TensorProto.UINT8))
     graph.output[0].CopyFrom(helper.make_tensor_value_info("mask", onnx.TensorProto.UINT8, [batch, height, width]))

@@ -68,8 +68,12 @@ def tensorrt_scheme() -> Scheme:
 
 
 def openvino_scheme() -> Scheme:
-    """What OpenVINO's integer kernels on x86 take: u8 activations, s8 weights, float bias."""
-    return Scheme(activation="uint8", symmetric=False, weight_bits=8, placement="codes", bias="float")
+    """What OpenVINO's integer kernels on x86 take: u8 activations, s8 weights, float bias.
+
+    Measured with 2026.4: pairs on the inputs of convolutions run as fast as pairs around them, and round less; symmetric s8 activations
+    are a little slower and lose 3 dB; an int32 bias changes nothing.
+    """
+    return Scheme(activation="uint8", symmetric=False, weight_bits=8, placement="inputs", bias="float")
 
 
 def scheme_for(target: Target, *, x86: bool, saturates: bool) -> Scheme:

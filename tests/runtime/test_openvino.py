@@ -81,6 +81,49 @@ def test_int8_is_as_exact_as_on_onnx_runtime(psp: Any, openvino_int8: dict[str, 
     assert 0 < ours < SAME_ERROR * theirs  # 0: it would be the float graph that answered
 
 
+def test_the_deploy_graph_is_its_logits_graph_pixel_for_pixel(psp: Any, openvino_int8: dict[str, Path]) -> None:
+    """Its argmax runs over another axis than elsewhere: the same answer, on both runtimes."""
+    from gddctl.runtime.describe import read_onnx_info
+    from gddctl.runtime.ort_runtime import OrtRuntime
+
+    pixels = np.stack([psp.val[index].image for index in range(3)])
+    for runtime in ("openvino", "onnxruntime"):
+        answers = {}
+        for graph, path in openvino_int8.items():
+            batch = planes(psp, 3) if graph == "logits" else pixels
+            opened = open_runtime(path, threads=1) if runtime == "openvino" else OrtRuntime(path, read_onnx_info(path), "", threads=1)
+            answers[graph] = opened.run(batch)
+        wanted = answers["logits"].argmax(1)
+        assert len(np.unique(wanted)) > 1
+        np.testing.assert_array_equal(answers["deploy"], wanted)
+
+
+def test_ties_go_to_the_lower_class(psp: Any, tmp_path: Path) -> None:
+    """A classifier that gives every class the same logit: class 0 everywhere."""
+    import dataclasses
+
+    import onnx
+
+    from gddctl.core.digest import sha256_file
+    from gddctl.export.deploy_graph import to_deploy
+    from gddctl.export.graph_file import load_model, save_model
+
+    def mask(model: Any, name: str) -> Any:
+        info = psp.fp32.info.model_copy(update={"target": "openvino"})
+        save_model(model, info, tmp_path / f"{name}.onnx")
+        logits = dataclasses.replace(psp.fp32, path=tmp_path / f"{name}.onnx", info=info, sha256=sha256_file(tmp_path / f"{name}.onnx"))
+        deploy = to_deploy(logits, tmp_path / f"{name}.deploy.onnx")
+        with open_runtime(deploy.path, device="openvino", threads=1) as runtime:
+            return runtime.run(psp.val[0].image[None])
+
+    model = load_model(psp.fp32.path)
+    assert mask(model, "as it is").any()
+    for item in model.graph.initializer:
+        if "classifier" in item.name:
+            item.CopyFrom(onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(item)), item.name))
+    assert not mask(model, "flat").any()
+
+
 def test_targets(psp: Any, openvino_int8: dict[str, Path]) -> None:
     with pytest.raises(ArtifactError, match="quantised for 'ort-cpu', opened on 'openvino'") as caught:
         open_runtime(psp.int8.path, device="openvino")
