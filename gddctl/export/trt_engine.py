@@ -19,7 +19,7 @@ from gddctl.export.trt import cache
 from gddctl.export.trt.census import check_engine_census, count_layers, engine_census
 from gddctl.export.trt.device import BuildDevice, build_device, capability_name
 from gddctl.export.trt.network import Parsed, parse_network
-from gddctl.export.trt.progress import Progress, held_interrupts, make_monitor
+from gddctl.export.trt.progress import Progress, held_interrupts, logged_progress, make_monitor
 from gddctl.export.trt.resources import check_resources
 from gddctl.runtime.onnx_header import read_header
 from gddctl.runtime.trt_bindings import Bindings, find_bindings, last_errors
@@ -37,7 +37,7 @@ def build_engine(artifact: Artifact, out: Path, config: EngineConfig, *, progres
         artifact: an ONNX file of ours, of any precision that TensorRT runs; precision is taken from the file, never added here.
         out: the ``.engine`` file.
         config: builder, batch profile, limits.
-        progress: told the phase and its steps while the builder works.
+        progress: told the phase and its steps while the builder works; None writes them to the log now and then.
 
     Raises:
         ArtifactError: the file was changed, is INT8 for another runtime, does not parse, or is not of the precision it is called.
@@ -55,7 +55,8 @@ def build_engine(artifact: Artifact, out: Path, config: EngineConfig, *, progres
         log.info("engine cache: %s taken from there", out.name)
         record = record.model_copy(update={"onnx": artifact.path.name, "info": _engine_info(artifact, dict(record.info.census))})
     else:
-        record = _build(artifact, out, config, bindings, device, progress)
+        log.info("engine: building %s with %s for %s", out.name, bindings.name, device.name)
+        record = _build(artifact, out, config, bindings, device, progress or logged_progress())
         if config.cache:
             cache.store(key, out, record)
     write_record(out, record)
@@ -77,7 +78,7 @@ def _check_source(artifact: Artifact) -> None:
 
 
 def _build(
-    artifact: Artifact, out: Path, config: EngineConfig, bindings: Bindings, device: BuildDevice, progress: Progress | None
+    artifact: Artifact, out: Path, config: EngineConfig, bindings: Bindings, device: BuildDevice, progress: Progress
 ) -> EngineRecord:
     with held_interrupts():
         parsed = parse_network(bindings, artifact.path, artifact.info)
@@ -126,7 +127,7 @@ class _Batches:
         return cls(config.min_batch, config.opt_batch, config.max_batch, False) if fixed is None else cls(fixed, fixed, fixed, True)
 
 
-def _serialize(parsed: Parsed, config: EngineConfig, device: BuildDevice, batches: _Batches, progress: Progress | None) -> Any:
+def _serialize(parsed: Parsed, config: EngineConfig, device: BuildDevice, batches: _Batches, progress: Progress) -> Any:
     """The engine's bytes, as a buffer of the library."""
     trt, logger = parsed.bindings.trt, parsed.logger
     settings = _settings(parsed, config, device, batches)

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[str, int, int], None]  # (phase, steps done, of)
+_EVERY = 5.0  # seconds
+
+
+def logged_progress(seconds: float = _EVERY, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Progress as lines in the log, at most one in ``seconds``: a build takes a second, or minutes where kernels are timed."""
+    last = clock()
+
+    def tell(phase: str, done: int, of: int) -> None:
+        nonlocal last
+        if clock() - last >= seconds:
+            last = clock()
+            log.info("engine: %s, %d of %d", phase[:1].lower() + phase[1:], done, of)
+
+    return tell
 
 
 class Interrupts:
@@ -49,7 +67,7 @@ def held_interrupts() -> Iterator[Interrupts]:
         raise KeyboardInterrupt
 
 
-def make_monitor(trt: ModuleType, state: Interrupts, progress: Progress | None) -> Any:
+def make_monitor(trt: ModuleType, state: Interrupts, progress: Progress) -> Any:
     """A progress monitor, or None where this TensorRT has none. Its steps end the build when ``state`` says so."""
     if not hasattr(trt, "IProgressMonitor"):
         return None
@@ -71,7 +89,7 @@ def make_monitor(trt: ModuleType, state: Interrupts, progress: Progress | None) 
             self._tell(phase_name, self._steps.get(phase_name, 0))
 
         def _tell(self, phase: str, done: int) -> None:
-            if progress is None or state.stop:
+            if state.stop:
                 return
             try:
                 progress(phase, done, self._steps.get(phase, done))

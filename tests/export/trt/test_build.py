@@ -18,6 +18,7 @@ from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError, RunFailed, UsageError
 from gddctl.export import trt_engine
 from gddctl.export.trt import resources
+from gddctl.export.trt.progress import logged_progress
 from gddctl.export.trt.resources import available_memory, check_resources
 from gddctl.export.trt_engine import build_engine
 
@@ -172,6 +173,15 @@ def test_progress_is_told(rtx: Any, artifact_of: Any, tmp_path: Path) -> None:
     build_engine(artifact_of("pspnet", "fp16", "logits"), tmp_path / "x.engine", PLAIN, progress=lambda *step: told.append(step))
     assert len({phase for phase, _, _ in told}) > 3
     assert all(0 <= done <= of for _, done, of in told)
+
+
+def test_without_a_listener_it_is_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    times = iter([0.0, 1.0, 4.9, 5.0, 5.0, 6.0, 11.0, 11.0])
+    tell = logged_progress(5.0, lambda: next(times))
+    for step in range(5):
+        tell("Timing tactics", step, 9)
+    assert [record.getMessage() for record in caplog.records] == ["engine: timing tactics, 2 of 9", "engine: timing tactics, 4 of 9"]
 
 
 def fail(*step: object) -> None:

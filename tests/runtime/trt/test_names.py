@@ -41,9 +41,10 @@ CLASSES = {
 # Variables of the same name that hold something of ours, and what is asked of those.
 OURS = {"engine": {"name", "with_name", "info"}, "error": {"message", "strerror"}}
 PYTHON_NAMES = """
-    Path _Batches _FLOATS _buffers _in _loaded _out _path _record _said _steps artifact batches bindings buffer cache config convs counts
-cuda     device dict driver environ errors fields folder importlib info kept line loaded log logger logging makers meminfo name np number os out
-    parent parsed path preprocess re reasons record self shutil signal sizes state temporary text threading time
+    Path _Batches _FLOATS _buffers _in _loaded _out _path _record _said _steps artifact batches bindings buffer cache
+    config convs counts cuda device dict driver environ errors fields folder importlib info kept line loaded log logger
+    logging makers meminfo name np number os out parent parsed path preprocess re reasons record self shutil signal
+    sizes state temporary text threading time told
 """
 PYTHON = set(PYTHON_NAMES.split())
 ENUMS = {"severity": ("ILogger", "Severity"), "type": ("LayerType", "CONSTANT"), "dtype": ("DataType", "FLOAT")}  # values of these
