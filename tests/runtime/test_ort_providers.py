@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from gddctl.core.artifact.info import ModelInfo
-from gddctl.core.errors import EnvironmentMissing
+from gddctl.core.errors import ArtifactError, EnvironmentMissing
 from gddctl.data.preprocess import normalise
 from gddctl.runtime.open import open_runtime
 from gddctl.runtime.ort_providers import FAULTY_WITH_HALF_SCALES, check_placement, disabled_optimizers, placement, providers_of
+from gddctl.runtime.probe import nvidia_driver
+from gddctl.runtime.protocol import check_target
 
 BIASES = FAULTY_WITH_HALF_SCALES[0]
 QUANTISED_DB = 40.0  # steps of 0.04 are noise 48 dB below values of 3; a bias that is lost is an error as large as itself
@@ -187,3 +189,20 @@ def test_our_runtime_spares_such_graphs_both(make_exported: Any, lowered: Any, a
         monkeypatch.setattr("gddctl.runtime.ort_runtime.disabled_optimizers", lambda info: [])
         with open_runtime(half.path, threads=1, allow_foreign_target=True) as runtime:
             assert decibels(true, runtime.run(batch)) < CHANGED_DB
+
+
+def test_targets_of_the_tensorrt_provider() -> None:
+    check_target(info("int8", "tensorrt"), "tensorrt", "x")
+    check_target(info("fp16"), "tensorrt", "x")
+    with pytest.raises(ArtifactError, match="quantised for 'ort-cpu', opened on 'tensorrt'"):
+        check_target(info("int8", "ort-cpu"), "tensorrt", "x")
+    with pytest.raises(ArtifactError, match="quantised for 'tensorrt', opened on 'ort-cuda'"):
+        check_target(info("int8", "tensorrt"), "cuda", "x")
+
+
+@pytest.mark.skipif(nvidia_driver().devices > 0, reason="this machine has a GPU")
+def test_without_a_driver_it_is_exit_4_and_says_which_tensorrt_it_wants(psp: Any) -> None:
+    with pytest.raises(
+        EnvironmentMissing, match=r"TensorrtExecutionProvider does not load here: libcuda.* TensorRT 10 \(libnvinfer\.so\.10\)"
+    ):
+        open_runtime(psp.fp32.path, device="tensorrt")
