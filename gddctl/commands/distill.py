@@ -65,6 +65,6 @@ def distill(
     )  # fmt: skip
 
     def following(folder: Path, bundle: Path) -> str:
-        return f"gddctl export {bundle}"
+        return f"gddctl export {bundle}" + (f" --precision int8 --target {quantize.value}" if quantize is not None else "")
 
     train_and_tell(output, "student", config, set_ or (), flags, out=out, force=force, following=following)

@@ -143,10 +143,12 @@ def assert_same(found: TrainJob, wanted: TrainJob) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3])
-def test_a_crash_leaves_no_trace(tmp_path: Path, qat_job: QatJob, unbroken: TrainJob, step: int) -> None:
+def test_a_crash_leaves_no_trace(tmp_path: Path, qat_job: QatJob, unbroken: TrainJob, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     job = qat_job(tmp_path)
     with pytest.raises(Crash):
         run_job(job, CrashAt(step))
+    if step > 2:  # there is a checkpoint, and with it the ranges: no image is looked at again
+        monkeypatch.setattr(sitting, "observe", None)  # calling it would raise
     run_job(job, SilentReporter())
     assert_same(job, unbroken)
 
@@ -170,12 +172,14 @@ def test_ranges_that_a_resume_loses_would_show(
         assert_same(job, unbroken)
 
 
-def test_a_resume_does_not_look_at_the_images_again(tmp_path: Path, qat_job: QatJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = qat_job(tmp_path)
-    with pytest.raises(Crash):
-        run_job(job, CrashAt(3))
-    monkeypatch.setattr(sitting, "observe", None)  # calling it would raise
-    run_job(job, SilentReporter())
+@pytest.mark.slow
+def test_two_processes_share_their_ranges(tmp_path: Path, qat_job: QatJob) -> None:
+    one, two = qat_job(tmp_path / "one"), qat_job(tmp_path / "two", devices=2, device="cpu", precision="bf16")
+    for job in (one, two):
+        run_job(job, SilentReporter())
+    found, wanted = (read_card(job.bundle).quantization for job in (two, one))
+    assert found is not None and wanted is not None
+    assert found.ranges == wanted.ranges  # each process saw the same images, in float32
 
 
 def test_a_student_to_go_on_from_is_needed(qat_job: QatJob, tmp_path: Path) -> None:
