@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -228,5 +229,5 @@ def _module(node: Any) -> str:
     if not weight.startswith("onnx::") and weight.endswith(".weight"):
         return weight.removesuffix(".weight")
     scopes = [part for part in node.name.split("/") if part][:-1]
-    kept = [part for part, following in zip(scopes, [*scopes[1:], ""], strict=True) if not following.startswith(f"{part}.")]
+    kept = [part for part, following in pairwise([*scopes, ""]) if not following.startswith(f"{part}.")]
     return ".".join(kept) or re.sub(r"[^\w.]+", "_", weight)

@@ -13,7 +13,7 @@ from gddctl.core.digest import sha256_bytes, sha256_file
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.lazy import require
 from gddctl.export.graph_file import load_model
-from gddctl.export.preflight import Finding, before_running, refuse
+from gddctl.export.preflight import STANDARD, Finding, before_running, refuse
 from gddctl.runtime.onnx_header import read_header
 
 MAX_BYTES = 2**31 - 2**20  # protobuf's limit for one message, less what we add
@@ -47,15 +47,12 @@ def read_foreign(path: Path) -> Given:
         model = onnx.inliner.inline_local_functions(model)
         findings.append(Finding("fixed", "functions of the model's own were written out as nodes"))
     refuse(before_running(model), str(path))
+    model = _tidied(onnx, model, path)
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # the checker's errors share no narrower base
         what = " ".join(str(error).split())[:240]
         raise ArtifactError(f"{path}: not a valid ONNX model ({what})", remedy="export it again") from error
-    counts = Counter(node.name for node in model.graph.node)
-    for place, node in enumerate(model.graph.node):
-        if counts[node.name] > 1 and node.name:
-            node.name = f"{node.name}:{place}"  # some converters repeat names, which ONNX Runtime refuses
     constants = {item.name for item in model.graph.initializer}
     if both := [item for item in model.graph.input if item.name in constants]:
         for item in both:
@@ -79,6 +76,27 @@ def weights_digest(model: Any) -> str:
         digest.update(value.tobytes())
         digests.append(digest.hexdigest())
     return sha256_bytes("".join(sorted(digests)).encode())
+
+
+def _tidied(onnx: Any, model: Any, path: Path) -> Any:
+    """Spellings made one, repeated node names made different, shapes of outputs filled in: what other readers stumble over."""
+    if not model.graph.output:
+        raise ArtifactError(f"{path}: the graph has no output", remedy="export it again")
+    names = [name for node in model.graph.node for name in (node.name, *node.input, *node.output)]
+    if not all(isinstance(name, str) for name in (*names, *(item.name for item in model.graph.initializer))):
+        raise ArtifactError(f"{path}: names in it are not UTF-8", remedy="the file is damaged; copy or export it again")
+    for item in (*model.opset_import, *model.graph.node):
+        item.domain = "" if item.domain in STANDARD else item.domain
+    counts = Counter(node.name for node in model.graph.node)
+    for place, node in enumerate(model.graph.node):
+        if node.name and counts[node.name] > 1:
+            node.name = f"{node.name}:{place}"
+    if all(item.type.tensor_type.HasField("shape") for item in model.graph.output):
+        return model
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except Exception as error:  # inference raises several unrelated types
+        raise ArtifactError(f"{path}: its shapes do not infer ({' '.join(str(error).split())[:200]})", remedy="export it again") from error
 
 
 def _take_inside(onnx: Any, model: Any, path: Path) -> list[Finding]:

@@ -29,7 +29,7 @@ def write(folder: Path, text: str) -> Path:
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     card = read_foreign_card(write(tmp_path, WHOLE))
     assert (card.name, card.input, card.output, card.licence, card.output_stride) == ("theirs", None, "logits", "MIT", None)
-    assert card.preprocess.size == (64, 96) and card.preprocess.mean == (0, 0, 0) and card.preprocess.std[0] == 0.229
+    assert card.preprocess.size == (64, 96) and card.preprocess.mean == (0.0, 0.0, 0.0) and card.preprocess.std[0] == 0.229
     assert card.table.names == ("road", "sky", "car") and card.table.palette[1] == (1, 2, 3)
     assert len(set(card.table.palette)) == 3
 

@@ -36,8 +36,8 @@ class Net(nn.Module):
         self.resize, self.end = resize, end
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):  # statistics that folding has to move
-                module.running_mean.normal_(0, 0.2)
-                module.running_var.uniform_(0.5, 1.5)
+                nn.init.normal_(module.get_buffer("running_mean"), 0, 0.2)
+                nn.init.uniform_(module.get_buffer("running_var"), 0.5, 1.5)
         self.aux = nn.Conv2d(8, len(CLASSES), 1) if aux else None  # last: it must not change what the others draw
         self.eval()
 

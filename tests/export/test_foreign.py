@@ -143,7 +143,7 @@ class Bytes(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         planes = image.float().permute(0, 3, 1, 2) if self.cast_first else image.permute(0, 3, 1, 2).float()
-        logits: torch.Tensor = self.net((planes - self.mean) / self.std)
+        logits: torch.Tensor = self.net((planes - self.get_buffer("mean")) / self.get_buffer("std"))
         return logits
 
 
@@ -152,7 +152,7 @@ def test_bytes_are_never_transposed(tmp_path: Path, cast_first: bool) -> None:
     path = export(Bytes(cast_first).eval(), tmp_path / "bytes.onnx", example=torch.zeros(1, *SIZE, 3, dtype=torch.uint8))
     artifact, findings = import_onnx(path, card(), tmp_path / "ours.onnx")
     assert "takes uint8 pixels" in fixes(findings) and "transposes floats, not bytes" in fixes(findings)
-    assert artifact.info.preprocess.mean == (0, 0, 0)
+    assert artifact.info.preprocess.mean == (0.0, 0.0, 0.0)
     np.testing.assert_allclose(logits_of(artifact.path, pixels()), torch_logits(Net(), pixels()), atol=TOLERANCE)
     kinds = [node.op_type for node in onnx.load(str(artifact.path)).graph.node]
     assert "Cast" not in kinds

@@ -16,11 +16,11 @@ from torch import nn
 from gddctl.core.artifact.foreign_card import ForeignClass
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.preprocess import PreprocessSpec
-from gddctl.export import foreign
+from gddctl.export import foreign, foreign_body
 from gddctl.export.foreign import import_onnx
 from tests.export.foreign_nets import SIZE, Net, card, edited, export
 
-OPEN = {"dynamic_axes": {"x": {0: "n", 2: "h", 3: "w"}}}
+OPEN: Any = {"dynamic_axes": {"x": {0: "n", 2: "h", 3: "w"}}}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,28 @@ def test_operators_outside_the_standard(sound: bytes, tmp_path: Path, kind: str,
 def test_the_same_operator_inside_the_standard_passes(sound: bytes, tmp_path: Path) -> None:
     path = edited(write(tmp_path, sound), behind_image("Sigmoid"))
     assert import_onnx(path, card(), tmp_path / "ours.onnx")
+
+
+def test_a_graph_without_outputs_or_with_broken_names(sound: bytes, tmp_path: Path) -> None:
+    def no_output(model: Any) -> None:
+        del model.graph.output[:]
+
+    refused(edited(write(tmp_path, sound), no_output), "the graph has no output")
+    assert sound.count(b"/head/Conv") >= 1
+    refused(write(tmp_path, sound.replace(b"/head/Conv", b"/head/\xff\xfe\xfdv")), "names in it are not UTF-8")
+
+
+def test_loose_but_readable_files_pass(sound: bytes, tmp_path: Path) -> None:
+    """The long spelling of the standard's domain, one name for all nodes, an output that does not tell its shape."""
+
+    def loosen(model: Any) -> None:
+        model.opset_import[0].domain = "ai.onnx"
+        for node in model.graph.node:
+            node.name = "node"
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+
+    artifact, _ = import_onnx(edited(write(tmp_path, sound), loosen), card(), tmp_path / "ours.onnx")
+    assert artifact.info.census["conv.float"] == 4
 
 
 def test_random_numbers_inside(sound: bytes, tmp_path: Path) -> None:
@@ -237,7 +259,7 @@ def test_a_file_that_is_quantised_already(psp: Any, tmp_path: Path) -> None:
 
 def test_a_rewrite_that_changes_answers_is_caught(sound: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Partner of the comparison: one bias moved by a hundredth of a logit after folding."""
-    honest = foreign.finish
+    honest = foreign_body.finish
 
     def careless(model: Any) -> None:
         tensor = next(item for item in model.graph.initializer if item.name == "head.bias")

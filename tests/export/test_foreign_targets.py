@@ -83,7 +83,7 @@ def test_the_deploy_graph_answers_the_argmax(imported: Imported, tmp_path: Path)
 def test_another_import_does_not_take_the_record(imported: Imported, tmp_path: Path) -> None:
     """Lineage works by the digest of the weights."""
     other = Net(pool=4)
-    other.head.bias.data += 1
+    other.head.weight.data += 1
     fp32, _ = import_onnx(export(other, tmp_path / "other.onnx"), card(), tmp_path / "fp32.onnx")
     with pytest.raises(ArtifactError, match="belongs to other weights"):
         quantize(fp32, imported.record, tmp_path / "int8.onnx")
