@@ -128,11 +128,14 @@ class Cuda:
         self.call("cuStreamBeginCapture_v2", stream, _RELAXED)
         try:
             enqueue()
+            self.call("cuStreamEndCapture", stream, byref(graph))
+            self.call("cuGraphInstantiateWithFlags", byref(executable), graph, 0)
         except BaseException:
-            self._library.cuStreamEndCapture(stream, byref(graph))
+            if not graph.value:
+                self._library.cuStreamEndCapture(stream, byref(graph))
+            if graph.value:
+                self._library.cuGraphDestroy(graph)
             raise
-        self.call("cuStreamEndCapture", stream, byref(graph))
-        self.call("cuGraphInstantiateWithFlags", byref(executable), graph, 0)
         return graph.value or 0, executable.value or 0
 
     def launch(self, executable: int, stream: int) -> None:

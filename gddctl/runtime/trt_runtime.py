@@ -116,28 +116,22 @@ class _Loaded:
     def __init__(self, path: Path, record: EngineRecord, bindings: Bindings, cuda: Cuda, wants_graph: bool) -> None:
         self.cuda, self.bindings, self._path = cuda, bindings, path
         self._logger = make_logger(bindings.trt)
-        self._runtime, self._engine = _deserialize(path, record, bindings, self._logger)
-        # TensorRT-RTX compiles kernels while it runs, which must not be recorded: there the library records by itself.
-        self._records, self._context = wants_graph and not bindings.is_rtx, self._make_context(bindings, wants_graph)
+        self._records = wants_graph and not bindings.is_rtx
         self.graph_state = "the library's own" if wants_graph and bindings.is_rtx else "waits for the second run" if wants_graph else "off"
         self._output = "logits" if record.info.graph == "logits" else "mask"
-        self._check_tensors(bindings, record)
-        height, width = record.info.preprocess.size
-        deploy = record.info.graph == "deploy"
-        given = (height, width, 3) if deploy else (3, height, width)
-        answer = (height, width) if deploy else (len(record.info.classes), height, width)
-        dtype = _INPUT_TYPES[record.info.graph][1]
         self._batch = 0  # that the context is set to
         self._graph: tuple[int, int] | None = None  # recorded for that batch
-        self._stream, self._buffers = cuda.stream(), list[Buffer]()
+        self._context: Any = None
+        self._buffers: list[Buffer] = []
+        self._stream = cuda.stream()
         try:
-            for name, shape in (("image", given), (self._output, answer)):
-                self._buffers.append(Buffer(cuda, (record.max_batch, *shape), dtype))
-                self._expect(self._context.set_tensor_address(name, self._buffers[-1].device), f"refuses the address of '{name}'")
+            self._runtime, self._engine = _deserialize(path, record, bindings, self._logger)
+            self._check_tensors(bindings, record)
+            self._context = self._make_context(bindings, wants_graph)
+            self._in, self._out = self._make_buffers(record)
         except BaseException:
             self.close()
             raise
-        self._in, self._out = self._buffers
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Copy in, compute, copy out, wait; then the answer is copied once more, for the caller to keep."""
@@ -185,7 +179,20 @@ class _Loaded:
             self._graph = None
             self.graph_state = "waits for the second run"
 
+    def _make_buffers(self, record: EngineRecord) -> list[Buffer]:
+        """Room for the largest batch, in and out; the engine is told where."""
+        info = record.info
+        height, width = info.preprocess.size
+        given, answer = (
+            ((height, width, 3), (height, width)) if info.graph == "deploy" else ((3, height, width), (len(info.classes), height, width))
+        )
+        for name, shape in (("image", given), (self._output, answer)):
+            self._buffers.append(Buffer(self.cuda, (record.max_batch, *shape), _INPUT_TYPES[info.graph][1]))
+            self._expect(self._context.set_tensor_address(name, self._buffers[-1].device), f"refuses the address of '{name}'")
+        return self._buffers
+
     def _make_context(self, bindings: Bindings, wants_graph: bool) -> Any:
+        # TensorRT-RTX compiles kernels while it runs, which must not be recorded: there the library records by itself.
         if wants_graph and bindings.is_rtx:
             runtime_config = self._engine.create_runtime_config()
             runtime_config.cuda_graph_strategy = bindings.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE

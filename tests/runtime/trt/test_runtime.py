@@ -124,7 +124,10 @@ def test_a_recording_that_fails_is_ended_and_said(opened: Any, driver: Any) -> N
     of.executes = False
     with pytest.raises(RunFailed, match="failed to run"):
         runtime.run(batch)
-    assert not driver.capturing
+    assert not driver.capturing and not driver.graphs
+    of.executes = True
+    runtime.__exit__(None, None, None)
+    assert driver.live == 0
 
 
 def test_tensorrt_rtx_records_by_itself(opened: Any, driver: Any) -> None:
