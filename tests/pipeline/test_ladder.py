@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gddctl.core.artifact.manifest import artifact_name, write_manifest
+from gddctl.core.artifact.manifest import Artifact, artifact_name, write_manifest
 from gddctl.core.errors import ArtifactError, EnvironmentMissing, UsageError
 from gddctl.core.files import read_json, write_json
 from gddctl.core.reports.parity import ParityReport
-from gddctl.pipeline import ladder as module
 from gddctl.pipeline.judging import ladder_of_path
 from gddctl.pipeline.ladder import EARLIER
 from gddctl.pipeline.ladder_members import find_ladder
+from gddctl.serve.source import to_rgb
 
 NAME = "pspnet"  # what the test student's files are called
 OPEN = "fp32: {}\nfp16: {}\nint8: {}\n"  # random weights flip many pixels: these tests are about rungs, not about this student
@@ -161,15 +161,42 @@ def test_p95_is_taken_from_the_bench_of_the_same_bytes(home: Path, tmp_path: Pat
         ladder_of_path(home, gates=gates, images=1)
 
 
-def test_an_engine_without_a_gpu_is_not_run_and_that_is_no_pass(home: Path, open_gates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.open_runtime
+def test_a_real_engine_without_a_gpu_is_not_run(home: Path, open_gates: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+    from gddctl.core.config.sections import EngineConfig
+    from gddctl.export.trt_engine import build_engine
+    from gddctl.runtime.probe import nvidia_driver
+
+    if nvidia_driver().devices:
+        pytest.skip("there is a GPU here: the engine would run")
+    fp16 = next(item for item in find_ladder(home).members if (item.info.precision, item.info.graph) == ("fp16", "logits"))
+    source = Artifact(fp16.path, fp16.sha256, "onnx", fp16.info)
+    folder = home / "artifacts"
+    engine = build_engine(source, folder / artifact_name(NAME, "fp16", "tensorrt", "logits", ".engine"), EngineConfig(builder="rtx"))
+    manifest = folder / "manifest.json"
+    replaced(manifest, manifest.read_bytes())  # what follows writes into it
+    write_manifest(folder, [engine])
+    report = ladder_of_path(home, gates=open_gates, images=1).report
+    (left_out,) = report.skipped
+    assert (left_out.reference, left_out.candidate) == ("pspnet-tiny-fp16-any.logits", "pspnet-tiny-fp16-tensorrt.logits.engine")
+    assert left_out.state == "not run" and "no NVIDIA GPU is usable here" in left_out.reason
+    assert bool(report) and len(report.rungs) == 9
+    replaced(engine.path, engine.path.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"engine: the file does not match its manifest"):
+        ladder_of_path(home, gates=open_gates, images=1)
+
+
+def test_what_does_not_run_here_is_no_pass_and_neither_is_what_it_proves(
+    home: Path, open_gates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gddctl.runtime.open import open_runtime
 
     def without_some(path: Path, **options: Any) -> Any:
         if "tensorrt.logits" in path.name:
             raise EnvironmentMissing("no NVIDIA driver here")
-        return real(path, **options)
+        return open_runtime(path, **options)
 
-    monkeypatch.setattr(module, "open_runtime", without_some)
+    monkeypatch.setattr("gddctl.pipeline.ladder.open_runtime", without_some)
     report = ladder_of_path(home, gates=open_gates, images=1).report
     found = {title.removeprefix("pspnet-tiny-"): state for title, state in verdicts(report).items()}
     assert bool(report) and sorted(set(found.values())) == ["not run", "passed"]
@@ -289,16 +316,12 @@ def test_a_file_that_the_manifest_does_not_name_is_left_out_aloud(home: Path, ca
 
 
 def test_a_wrong_preprocessing_shows_in_the_rung_from_files(student: Path, open_gates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gddctl.data import decode
-
-    monkeypatch.setattr(decode.ImageOps, "exif_transpose", lambda image: image)  # a server that forgets the camera's orientation
+    monkeypatch.setattr("gddctl.data.decode.ImageOps.exif_transpose", lambda image: image)  # a server that forgets the camera's orientation
     with pytest.raises(ArtifactError, match="mask of 96x64, the image is 64x96"):
         ladder_of_path(student, gates=open_gates, images=2)
-    from gddctl.serve import predictor
-
     monkeypatch.undo()
-    real = predictor.to_rgb
-    monkeypatch.setattr(predictor, "to_rgb", lambda image: np.ascontiguousarray(real(image)[:, :, ::-1]))  # one that swaps red and blue
+    # And one that swaps red and blue.
+    monkeypatch.setattr("gddctl.serve.predictor.to_rgb", lambda data: np.ascontiguousarray(to_rgb(data)[:, :, ::-1]))
     report = ladder_of_path(student, images=2, every_rung=True).report
     last = report.rungs[-1]
     assert last.source == "files" and not last.passed and last.failures[0].startswith("agreement")

@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from gddctl.core.artifact.info import Graph, ModelInfo
+from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.classes import ClassTable, SegClass
+from gddctl.core.config.sections import Graph
 from gddctl.core.digest import sha256_bytes
 from gddctl.core.preprocess import PreprocessSpec
 from gddctl.data.dataset import Sample

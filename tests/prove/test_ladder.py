@@ -20,7 +20,7 @@ def member(parts: Any, name: str, parent: str | None, kind: ModelKind = "onnx", 
 
 def family(parts: Any) -> list[Member]:
     """A whole student, in no order, under names that mean nothing."""
-    int8 = {"precision": "int8"}
+    int8: dict[str, Any] = {"precision": "int8"}
     return [
         member(parts, "z-int8-deploy-engine", "a-int8-trt-deploy", "engine", graph="deploy", target="tensorrt", **int8),
         member(parts, "a-int8-trt-deploy", "q-int8-trt", graph="deploy", target="tensorrt", **int8),

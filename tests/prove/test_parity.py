@@ -132,6 +132,7 @@ def test_border_and_confidence_are_those_of_the_definitions(parts: Any) -> None:
     assert rung.confident_agreement == pytest.approx(sure[0] / sure[1]) and 0 < sure[1] < labelled
     assert rung.confident_share == pytest.approx(sure[1] / labelled)
     assert (rung.boundary_px, rung.confident_margin) == (BORDER_PX, CONFIDENT_MARGIN)
+    assert rung.confident_agreement is not None
     assert rung.agreement < rung.confident_agreement < 1.0  # what flips is mostly what was unsure
     assert rung.boundary_agreement != pytest.approx(rung.agreement)
 
