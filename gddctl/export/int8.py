@@ -15,6 +15,7 @@ from gddctl.core.errors import ArtifactError
 from gddctl.core.files import atomic_path
 from gddctl.core.lazy import require
 from gddctl.export.census import census_of, check_int8
+from gddctl.export.classifier import split_taps
 from gddctl.export.dilation import trim_padding
 from gddctl.export.graph_file import check_graph, load_artifact, save_model
 from gddctl.export.half import beyond_half, cast_to_half
@@ -72,6 +73,8 @@ def quantize(
     check_int8(census_of(model), str(out), kept=len(set(keep) | classifiers))
     if target == "ort-cpu":
         trim_padding(model)
+    if target == "openvino":
+        split_taps(model)
     changes = {"precision": "int8", "target": target, "parent_sha256": fp32.sha256, "calibration_sha256": record.digest}
     info = fp32.info.model_copy(update={**changes, "kept": tuple(sorted(keep)), "census": census_of(model)})
     check_graph(model, info)
