@@ -36,7 +36,7 @@ class RangeWatcher:
         self._names = float_activations(model)
         self._derived = derived_ranges(model, self._names)
         self._watched = [name for name in self._names if name not in self._derived]
-        self._session = _session(add_reductions(model, self._watched))
+        self._session = _session(add_reductions(model, self._watched).SerializeToString())
         self._low = np.full(len(self._watched), np.inf)
         self._high = np.full(len(self._watched), -np.inf)
 
@@ -76,7 +76,9 @@ class HistogramWatcher:
         self._fetched = [name for name in names if name != "image"]
         watched = _without_outputs(model)
         watched.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in self._fetched)
-        self._session = _session(watched)
+        serialised = watched.SerializeToString()
+        del watched  # the weights lie about often enough while a session is made
+        self._session = _session(serialised)
 
     def observe(self, batch: NDArray[np.float32]) -> None:
         """Show one batch, (B, 3, h, w) normalised."""
@@ -172,10 +174,10 @@ def _without_weights(model: Any) -> Any:
     return light
 
 
-def _session(model: Any) -> Any:
+def _session(serialised: bytes) -> Any:
     ort = require("onnxruntime", extra="cpu", why="calibrating")
     options = ort.SessionOptions()
     options.log_severity_level = 4  # fatal only: what matters reaches us as exceptions
     options.intra_op_num_threads, options.inter_op_num_threads = usable_cores(), 1
     options.enable_cpu_mem_arena = False  # the arena keeps the largest of everything it ever held
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
