@@ -34,7 +34,7 @@ from gddctl.quant.scheme import Scheme, scheme_for
 from gddctl.runtime.cpu import this_cpu
 
 MakeJob = Callable[..., TrainJob]
-TARGETS: tuple[Target, ...] = ("ort-cpu", "tensorrt")  # openvino's graph is ort-cpu's with tensorrt's biases
+TARGETS: tuple[Target, ...] = ("ort-cpu", "tensorrt")  # openvino has the codes of one, the placement and biases of the other
 
 # Both compute the same codes from the same ranges; where a value lies between two codes, integer kernels and a float simulation may
 # round differently, and one step of one tensor then changes what follows. Seen: 60 dB and more; the float student is at 35 to 38 dB.
