@@ -11,6 +11,7 @@ from pathlib import Path
 from gddctl import __version__
 from gddctl.core.artifact.card import Card
 from gddctl.core.artifact.card_io import read_card
+from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import Artifact, artifact_name, verify_file, write_manifest
 from gddctl.core.config.sections import DataConfig, ExportConfig, GatesConfig, Precision, Target
 from gddctl.core.digest import sha256_json
@@ -100,14 +101,16 @@ def export_file(
         def start(folder: Path) -> Artifact:
             from gddctl.export.foreign import import_onnx
 
-            artifact, findings = import_onnx(path, described, folder / artifact_name(name, "fp32", "any", "logits"))
+            artifact, findings = import_onnx(
+                path, described, folder / artifact_name(name, "fp32", "any", "logits"), opset=order.config.opset
+            )
             notes.extend(str(finding) for finding in findings)
             return artifact
 
         identity = verify_file(path)
     else:
         info = read_onnx_info(path)
-        name, preprocess = info.name, info.preprocess
+        name, preprocess = _name_of(path, info), info.preprocess
         given = Artifact(path=path, sha256=verify_file(path), format="onnx", info=info)
         if (info.precision, info.graph) != ("fp32", "logits"):
             raise UsageError(
@@ -136,10 +139,16 @@ def build_one(path: Path, out: Path, config: ExportConfig) -> Made:
 
     artifact = Artifact(path=path, sha256=verify_file(path), format="onnx", info=info)
     with hold(out):
-        name = artifact_name(info.name, info.precision, "tensorrt", info.graph, suffix=".engine")
+        name = artifact_name(_name_of(path, info), info.precision, "tensorrt", info.graph, suffix=".engine")
         engine = build_engine(artifact, out / name, config.engine)
         write_manifest(out, [engine])
     return Made((engine,))
+
+
+def _name_of(path: Path, info: ModelInfo) -> str:
+    """What the files made from ``path`` are called: as it is, where it is called by the rule."""
+    rest = artifact_name("", info.precision, info.target, info.graph)
+    return path.name.removesuffix(rest) if path.name.endswith(rest) and path.name != rest else info.name
 
 
 def _whole(made: Path, published: Path, card: Card, config: ExportConfig) -> Artifact | None:

@@ -14,6 +14,7 @@ from gddctl.core.section import Section
 INFO_SCHEMA = 1
 METADATA_KEY = "gddctl.info"  # the ONNX metadata key that holds ModelInfo as JSON
 
+
 class ModelInfo(Section):
     """Carried by every artifact.
 
