@@ -54,7 +54,7 @@ def float_nodes(graph: Any, keep: set[str]) -> set[str]:
     for op in ops:
         if op.kind == "Conv" or convolved.intersection(op.inputs):
             convolved.add(op.output)
-        elif op.kind not in ("QuantizeLinear", "DequantizeLinear"):
+        elif op.kind != "DequantizeLinear":  # the image is rounded to codes once, from FP32
             before.add(op.output)
         if set(op.inputs) & (behind | classifiers) and op.kind != "Conv":
             behind.add(op.output)

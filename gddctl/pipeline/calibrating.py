@@ -72,12 +72,17 @@ class Calibration:
         from gddctl.export.int8 import quantize
         from gddctl.export.recover import Subject, recover, sensitivity
 
-        record = self._trained(target) or self.record
+        trained = self._trained(target)
+        record, limits = trained or self.record, self._limits
+        if trained is not None:
+            trained.write(self._path.with_name(f"{self._path.stem}-{target}.json"))
+            # It was trained to answer through the rounding: its own float form is no longer what it should agree with, the labels are.
+            limits = Limits(max_miou_drop=limits.max_miou_drop, max_class_drop=limits.max_class_drop)
         artifact = quantize(self._fp32, record, path, target=target)
         if not (self._config.recover or table):
             return artifact, None
         images = Subset(self._train, self._selection.held_out)
-        subject = Subject(self._fp32, record, images, target, self._limits)
+        subject = Subject(self._fp32, record, images, target, limits)
         losses = sensitivity(subject) if table else None
         if self._config.recover:
             return recover(subject, artifact, losses=losses)
