@@ -14,6 +14,7 @@ from pathlib import Path
 from gddctl.core.artifact.calibration import CalibrationRecord
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.config.sections import Limits, Target
+from gddctl.core.errors import EnvironmentMissing
 from gddctl.core.reports.parity import Rung
 from gddctl.core.reports.recovery import BlockLoss, Recovery, Trade
 from gddctl.data.dataset import SegDataset
@@ -76,7 +77,11 @@ class Subject:
     def _latency(self, candidate: Artifact) -> float | None:
         if self.target not in RUNS_HERE:
             return None
-        with open_runtime(candidate.path) as runtime:
+        try:
+            runtime = open_runtime(candidate.path)
+        except EnvironmentMissing:  # its runtime is not installed; the answers were judged by another
+            return None
+        with runtime:
             batch = network_input(self.images[0].image, runtime.info)[0][None]
             times = []
             for _ in range(_WARM_UP + _TIMED):
