@@ -17,6 +17,8 @@ class LayoutName(str, Enum):
     camvid = "camvid"
     cityscapes = "cityscapes"
     voc = "voc"
+    ade20k = "ade20k"
+    cocostuff = "cocostuff"
     folder = "folder"
 
 

@@ -1,4 +1,4 @@
-"""Published class lists and palettes: CamVid 11, Cityscapes 19, Pascal VOC 21."""
+"""Published class lists and palettes: CamVid 11, Cityscapes 19, Pascal VOC 21; the long ones are in ``published``."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ CITYSCAPES_LABEL_IDS = 34  # ids 0..33 occur in *_labelIds.png
 CITYSCAPES_TRAINED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 
-def _voc_color(index: int) -> tuple[int, int, int]:
+def voc_color(index: int) -> tuple[int, int, int]:
     """The VOC development kit's colour map: bits of the index dealt out to R, G, B from the top down.
 
-    >>> _voc_color(15)
+    >>> voc_color(15)
     (192, 128, 128)
     """
     channels = [0, 0, 0]
@@ -74,4 +74,4 @@ _VOC_NAMES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow "
     "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
 )
-VOC = table_of({name: _voc_color(index) for index, name in enumerate(_VOC_NAMES.split())})
+VOC = table_of({name: voc_color(index) for index, name in enumerate(_VOC_NAMES.split())})

@@ -12,6 +12,10 @@ _SIGNS: tuple[tuple[Layout, tuple[str, ...]], ...] = (
     ("voc", ("JPEGImages", "SegmentationClass")),
     ("voc", ("VOCdevkit",)),
     ("camvid", ("train", "trainannot")),
+    ("ade20k", ("images/training", "annotations/training")),
+    ("ade20k", ("ADEChallengeData2016",)),
+    ("cocostuff", ("images/train2017", "stuffthingmaps")),
+    ("cocostuff", ("images/train2017", "annotations/train2017")),
     ("folder", ("images", "masks")),
     ("folder", ("train/images", "train/masks")),
 )

@@ -6,8 +6,10 @@ from typing_extensions import assert_never
 
 from gddctl.core.config.sections import DataConfig
 from gddctl.core.errors import UsageError
+from gddctl.data.ade20k import list_ade20k
 from gddctl.data.camvid import list_camvid
 from gddctl.data.cityscapes import list_cityscapes
+from gddctl.data.cocostuff import list_cocostuff
 from gddctl.data.dataset import SegDataset
 from gddctl.data.folder import list_folder
 from gddctl.data.listing import Listing, require_root
@@ -45,6 +47,10 @@ def list_split(config: DataConfig, split: str) -> Listing | None:
             return list_cityscapes(require_root(config.root), split)
         case "voc":
             return list_voc(require_root(config.root), split)
+        case "ade20k":
+            return list_ade20k(require_root(config.root), split)
+        case "cocostuff":
+            return list_cocostuff(require_root(config.root), split)
         case "folder":
             return list_folder(require_root(config.root), split)
         case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ def picture(seed: int) -> NDArray[np.uint8]:
 
 def train_ids(seed: int, num_classes: int) -> NDArray[np.uint8]:
     """A label that holds every class and some ignore."""
-    label = (np.arange(HEIGHT * WIDTH, dtype=np.int64) * 5 + seed) % num_classes
+    label = (np.arange(HEIGHT * WIDTH, dtype=np.int64) * 13 + seed) % num_classes  # no class count is a multiple of 13
     label[: 20 + seed] = 255
     return label.astype(np.uint8).reshape(HEIGHT, WIDTH)
 
@@ -124,6 +124,47 @@ def voc(root: Path) -> Tree:
     return _fill("voc", root, 21, lambda split, index: f"2007_{split}{index}", write)
 
 
+def ade20k(root: Path) -> Tree:
+    folders = {"train": "training", "val": "validation"}
+
+    def write(split: str, name: str, image: NDArray[np.uint8], label: NDArray[np.uint8]) -> None:
+        save(root / "images" / folders[split] / f"{name}.jpg", image)
+        save(root / "annotations" / folders[split] / f"{name}.png", stored_as(label, {255: 0, **{k: k + 1 for k in range(150)}}))
+
+    return _fill("ade20k", root, 150, lambda split, index: f"ADE_{split}_{index + 1:08d}", write)
+
+
+def ade20k_unpacked(root: Path) -> Tree:
+    tree = ade20k(root / "ADEChallengeData2016")
+    return replace(tree, config=DataConfig(layout="ade20k", root=root))
+
+
+def _cocostuff(root: Path, masks: str, ending: str, table: dict[int, int]) -> Tree:
+    def write(split: str, name: str, image: NDArray[np.uint8], label: NDArray[np.uint8]) -> None:
+        save(root / "images" / f"{split}2017" / f"{name}.jpg", image)
+        save(root / masks / f"{split}2017" / f"{name}{ending}.png", stored_as(label, table))
+
+    return _fill("cocostuff", root, 171, lambda split, index: f"{split == 'val':06d}{index:06d}", write)
+
+
+# The ids that stuffthingmaps hold: 0..181 without the eleven things of COCO's list that were never segmented.
+COCO_STORED = [value for value in range(182) if value not in (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)]
+
+
+def cocostuff_maps(root: Path) -> Tree:
+    return _cocostuff(root, "stuffthingmaps", "", dict(enumerate(COCO_STORED)))
+
+
+def cocostuff_annotations(root: Path) -> Tree:
+    return _cocostuff(root, "annotations", "", dict(enumerate(COCO_STORED)))
+
+
+def cocostuff_train_ids(root: Path) -> Tree:
+    """As converted in place: both kinds of mask lie side by side."""
+    _cocostuff(root, "annotations", "", dict(enumerate(COCO_STORED)))
+    return _cocostuff(root, "annotations", "_labelTrainIds", {})
+
+
 def folder_ids(root: Path) -> Tree:
     """Merging: stored 10 and 11 are class 0; stored 300 (16 bits) is ignored."""
     classes = [
@@ -176,6 +217,11 @@ TREES: dict[str, Callable[[Path], Tree]] = {
     "cityscapes-labelIds": cityscapes_label_ids,
     "cityscapes-labelTrainIds": cityscapes_train_ids,
     "voc": voc,
+    "ade20k": ade20k,
+    "ade20k-unpacked": ade20k_unpacked,
+    "cocostuff-maps": cocostuff_maps,
+    "cocostuff-annotations": cocostuff_annotations,
+    "cocostuff-labelTrainIds": cocostuff_train_ids,
     "folder-ids": folder_ids,
     "folder-rgb": folder_rgb,
 }

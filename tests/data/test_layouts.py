@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from gddctl.core.errors import ConfigError, DataError, UsageError
 from gddctl.data.dataset import SegDataset
 from gddctl.data.detect import detect_layout
 from gddctl.data.open import open_dataset
+from gddctl.data.published import cocostuff_classes, cocostuff_stored
 
 if TYPE_CHECKING:
     from tests.data.conftest import Tree
@@ -167,6 +169,62 @@ def test_cityscapes_takes_train_ids_only_where_all_frames_have_them(make_tree: M
     assert len(dataset) == 3
     labels = {dataset.name(index): dataset[index].label for index in range(3)}
     assert np.array_equal(labels[name], tree.labels["train"][1])
+
+
+def test_cocostuff_takes_train_ids_only_where_all_masks_have_them(make_tree: MakeTree) -> None:
+    tree = make_tree("cocostuff-labelTrainIds")
+    assert tree.config.root is not None
+    masks = tree.config.root / "annotations" / "train2017"
+    first, second, _ = tree.names["train"]
+    save(masks / f"{first}_labelTrainIds.png", np.full((24, 36), 170, np.uint8))
+    assert (open_dataset(tree.config, "train")[0].label == 170).all()
+    (masks / f"{second}_labelTrainIds.png").unlink()
+    dataset = open_dataset(tree.config, "train")
+    assert [dataset.name(index) for index in range(3)] == tree.names["train"]
+    assert np.array_equal(dataset[0].label, tree.labels["train"][0])  # the masks as downloaded, not the 170 written above
+
+
+@pytest.mark.parametrize(
+    ("key", "folder", "file", "value"),
+    [
+        ("ade20k", "annotations/training", "ADE_train_00000002.png", 151),
+        ("cocostuff-maps", "stuffthingmaps/train2017", "000000000001.png", 90),  # one of the things that were never segmented
+        ("cocostuff-annotations", "annotations/train2017", "000000000001.png", 182),
+        ("cocostuff-labelTrainIds", "annotations/train2017", "000000000001_labelTrainIds.png", 171),
+    ],
+)
+def test_an_id_the_release_does_not_have_is_named_with_its_file(make_tree: MakeTree, key: str, folder: str, file: str, value: int) -> None:
+    config = make_tree(key).config
+    assert config.root is not None
+    path = config.root / folder / file
+    assert path.is_file()
+    mask = np.full((24, 36), 3, np.uint8)
+    mask[0, :7] = value
+    save(path, mask)
+    dataset = open_dataset(config, "train")
+    with pytest.raises(DataError, match=rf"{file}: value {value} \(7 pixels\)"):
+        dataset[1]
+    assert dataset[0].label.shape == (24, 36)
+
+
+def test_long_class_lists_are_the_published_ones(make_tree: MakeTree) -> None:
+    ade = open_dataset(make_tree("ade20k").config, "train").classes
+    assert (ade.names[0], ade.names[12], ade.names[149]) == ("wall", "person", "flag")  # ids 1, 13 and 150 of objectInfo150.txt
+    assert (ade.palette[0], ade.palette[12], ade.palette[149]) == ((120, 120, 120), (150, 5, 61), (92, 0, 255))
+    coco = cocostuff_classes()
+    assert len(set(coco.palette)) == 171
+    # ids 1, 13, 90, 92 and 182 of labels.txt; 12 and 91 are among those never segmented
+    for stored, train_id, name in ((0, 0, "person"), (12, 11, "stop sign"), (89, 79, "toothbrush"), (91, 80, "banner"), (181, 170, "wood")):
+        assert cocostuff_stored()[train_id] == stored and coco.names[train_id] == name
+
+
+def test_splits_may_be_named_as_their_folders(make_tree: MakeTree) -> None:
+    for key, train in (("ade20k", "training"), ("cocostuff-maps", "train2017")):
+        config = make_tree(key).config
+        dataset, same = open_dataset(config, "train"), open_dataset(config, train)
+        assert [dataset.name(index) for index in range(len(dataset))] == [same.name(index) for index in range(len(same))]
+        assert config.root is not None
+        shutil.rmtree(config.root)
 
 
 def test_voc_lists_rule_the_split(make_tree: MakeTree) -> None:

@@ -11,7 +11,7 @@ from gddctl.core.config.methods import Gdd, Method
 from gddctl.core.preprocess import PreprocessSpec, Side
 from gddctl.core.section import Section
 
-Layout = Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
+Layout = Literal["synthetic", "camvid", "cityscapes", "voc", "ade20k", "cocostuff", "folder"]
 Architecture = Literal["pspnet", "deeplabv3", "deeplabv3plus", "fpn", "upernet"]
 Graph = Literal["logits", "deploy"]
 Precision = Literal["fp32", "fp16", "int8"]
