@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import assert_never
 
-from gddctl.models.protocol import STAGES, Outputs
+from gddctl.models.protocol import FEATURES, Outputs
 from gddctl.models.segmenter import Segmenter
 from gddctl.models.traced import IMAGE, Activation, Constant, Convolution, Operation, Parameter, Traced, filled
 from gddctl.quant.choice import Choice, choose
@@ -209,7 +209,7 @@ class FakeQuantised(nn.Module):
             for name in step.sources:
                 if last[name] == index:
                     values.pop(name, None)
-        features = dict(zip(STAGES, (values[name] for name in traced.features), strict=True))
+        features = dict(zip(FEATURES, (values[name] for name in traced.features), strict=True))
         return Outputs(logits=values[traced.logits], features=features)
 
     def _kernels(self, codes: Mapping[str, tuple[Tensor, Affine]]) -> dict[str, tuple[Tensor, Tensor | None]]:

@@ -1,4 +1,4 @@
-"""Decode heads: encoder features to logits, at any input size.
+"""Decode heads: encoder features to logits and the feature they are classified from, at any input size.
 
 Widths and order of the layers are those of segmentation_models_pytorch 0.6. The heads are written here because that library's own refuse
 sizes which the stride does not divide, resize by factors, pool by ops that export badly, and normalise a 1x1 map, which fails in training
@@ -20,6 +20,9 @@ DROPOUT = 0.1  # mmsegmentation's decode heads
 PSP_BINS = (1, 2, 3, 6)  # arXiv:1612.01105
 ASPP_RATES = (12, 24, 36)  # arXiv:1706.05587, at stride 8
 AUX_SHRINK = 4  # the auxiliary head is a quarter as wide as its input, as FCN heads are
+
+
+Decoded = tuple[Tensor, Tensor]  # logits (B, K, h, w); the feature that the classifier reads (B, C, h, w), before dropout
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -77,11 +80,11 @@ class PspHead(nn.Module):
         self.dropout = nn.Dropout2d(DROPOUT)
         self.classifier = nn.Conv2d(width, num_classes, 3, padding=1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Four features, shallow to deep, to logits at stage 4's size."""
+    def forward(self, features: Sequence[Tensor]) -> Decoded:
+        """Four features, shallow to deep, to logits and head feature at stage 4's size."""
         x = features[-1]
-        x = torch.cat([*(branch(x) for branch in self.branches), x], dim=1)
-        return cast(Tensor, self.classifier(self.dropout(self.fuse(x))))
+        x = self.fuse(torch.cat([*(branch(x) for branch in self.branches), x], dim=1))
+        return self.classifier(self.dropout(x)), x
 
 
 class Aspp(nn.Module):
@@ -109,9 +112,10 @@ class DeepLabV3Head(nn.Module):
         self.refine = conv_bn_relu(width, width, 3)
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Four features, shallow to deep, to logits at stage 4's size."""
-        return cast(Tensor, self.classifier(self.refine(self.aspp(features[-1]))))
+    def forward(self, features: Sequence[Tensor]) -> Decoded:
+        """Four features, shallow to deep, to logits and head feature at stage 4's size."""
+        x = self.refine(self.aspp(features[-1]))
+        return self.classifier(x), x
 
 
 class DeepLabV3PlusHead(nn.Module):
@@ -126,11 +130,12 @@ class DeepLabV3PlusHead(nn.Module):
         self.fuse = separable(width + edges, width)
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Four features, shallow to deep, to logits at stage 1's size."""
+    def forward(self, features: Sequence[Tensor]) -> Decoded:
+        """Four features, shallow to deep, to logits and head feature at stage 1's size."""
         edges = self.edges(features[0])
         deep = resize(self.deep(self.aspp(features[-1])), size_of(edges))
-        return cast(Tensor, self.classifier(self.fuse(torch.cat([deep, edges], dim=1))))
+        x = self.fuse(torch.cat([deep, edges], dim=1))
+        return self.classifier(x), x
 
 
 class FpnHead(nn.Module):
@@ -152,8 +157,8 @@ class FpnHead(nn.Module):
         self.dropout = nn.Dropout2d(DROPOUT)
         self.classifier = nn.Conv2d(narrow, num_classes, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Four features, shallow to deep, to logits at stage 1's size."""
+    def forward(self, features: Sequence[Tensor]) -> Decoded:
+        """Four features, shallow to deep, to logits and head feature at stage 1's size."""
         pyramid = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for index in range(len(pyramid) - 2, -1, -1):
             pyramid[index] = pyramid[index] + F.interpolate(pyramid[index + 1], size=size_of(pyramid[index]), mode="nearest")
@@ -163,7 +168,8 @@ class FpnHead(nn.Module):
             for count, step in enumerate(cast(nn.ModuleList, steps)):
                 x = resize(step(x), size_of(features[max(index - count - 1, 0)]))
             total = x if total is None else total + x
-        return cast(Tensor, self.classifier(self.dropout(total)))
+        assert total is not None
+        return self.classifier(self.dropout(total)), total
 
 
 class UperHead(nn.Module):
@@ -180,8 +186,8 @@ class UperHead(nn.Module):
         self.dropout = nn.Dropout2d(DROPOUT)
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Four features, shallow to deep, to logits at stage 1's size."""
+    def forward(self, features: Sequence[Tensor]) -> Decoded:
+        """Four features, shallow to deep, to logits and head feature at stage 1's size."""
         last = features[-1]
         top = self.top(torch.cat([last, *(branch(last) for branch in self.branches)], dim=1))
         pyramid = [lateral(feature) for lateral, feature in zip(self.lateral, features[:-1], strict=True)] + [top]
@@ -189,7 +195,7 @@ class UperHead(nn.Module):
             pyramid[index] = pyramid[index] + resize(pyramid[index + 1], size_of(pyramid[index]))
         smooth = [layer(x) for layer, x in zip(self.smooth, pyramid[:-1], strict=True)] + [top]
         fused = self.fuse(torch.cat([resize(x, size_of(features[0])) for x in smooth], dim=1))
-        return cast(Tensor, self.classifier(self.dropout(fused)))
+        return self.classifier(self.dropout(fused)), fused
 
 
 class FcnAuxHead(nn.Module):

@@ -9,6 +9,8 @@ from typing import Protocol
 from torch import Tensor
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")  # encoder features, shallow to deep; stage4 is the last
+HEAD = "head"  # the feature that the head's classifier reads, before dropout
+FEATURES = (*STAGES, HEAD)
 
 
 @dataclass
@@ -27,7 +29,8 @@ class Batch:
 class Outputs:
     """What a segmentation network returns; features are returned, never hooked.
 
-    ``logits`` (B, K, h', w') before the final resize; ``features`` ``"stage1"`` … ``"stage4"``, each (B, C, h', w');
+    ``logits`` (B, K, h', w') before the final resize; ``features`` ``"stage1"`` … ``"stage4"`` of the encoder and
+    ``"head"``, what the classifier reads (the papers' penultimate feature), each (B, C, h', w');
     ``aux`` (B, K, h'', w'') logits of the auxiliary head, in training only.
     """
 

@@ -13,14 +13,21 @@ from typing_extensions import assert_never
 from gddctl.core.config.sections import NetworkConfig
 from gddctl.models.encoder import Encoder, build_encoder
 from gddctl.models.heads import DeepLabV3Head, DeepLabV3PlusHead, FcnAuxHead, FpnHead, PspHead, UperHead, initialise
-from gddctl.models.protocol import STAGES, Outputs
+from gddctl.models.protocol import FEATURES, STAGES, Outputs
 
 AUX_PREFIX = "aux_head."  # keys under it train and are thrown away
 FULL_STRIDE = 32  # of an undilated encoder
 
 
 class Segmenter(nn.Module):
-    """Images to logits and features. Its state dict without ``aux_head.*`` is what a bundle holds."""
+    """Images to logits and features. Its state dict without ``aux_head.*`` is what a bundle holds.
+
+    Args:
+        encoder: images to features, shallow to deep.
+        head: the last four features to logits and the feature that its ``classifier``, a convolution, reads.
+        num_classes: of the logits.
+        aux_head: stage 3 to logits, in training.
+    """
 
     def __init__(self, encoder: nn.Module, head: nn.Module, num_classes: int, aux_head: nn.Module | None = None) -> None:
         super().__init__()
@@ -31,15 +38,16 @@ class Segmenter(nn.Module):
 
     @property
     def feature_channels(self) -> dict[str, int]:
-        """Channels of ``"stage1"`` … ``"stage4"``."""
-        return dict(zip(STAGES, stage_channels(self.encoder), strict=True))
+        """Channels of ``"stage1"`` … ``"stage4"`` and ``"head"``."""
+        read = cast(nn.Conv2d, self.head.classifier).in_channels
+        return dict(zip(FEATURES, (*stage_channels(self.encoder), read), strict=True))
 
     def forward(self, images: Tensor) -> Outputs:
         """Shape: (B, 3, H, W) float, normalised. Logits stay at the head's size; auxiliary logits only in training mode."""
         features: list[Tensor] = self.encoder(images)[-len(STAGES) :]
-        logits = self.head(features)
+        logits, read = self.head(features)
         aux = self.aux_head(features[2]) if self.aux_head is not None and self.training else None
-        return Outputs(logits=logits, features=dict(zip(STAGES, features, strict=True)), aux=aux)
+        return Outputs(logits=logits, features=dict(zip(FEATURES, (*features, read), strict=True)), aux=aux)
 
     def predict_logits(self, images: Tensor) -> Tensor:
         """Logits at the input's size. Shape: (B, 3, H, W) -> (B, K, H, W)."""

@@ -19,7 +19,7 @@ class FrozenTeacher:
 
     @property
     def feature_channels(self) -> dict[str, int]:
-        """Channels of ``"stage1"`` … ``"stage4"``."""
+        """Channels of ``"stage1"`` … ``"stage4"`` and ``"head"``."""
         return self.model.feature_channels
 
     def __call__(self, batch: Batch) -> Outputs:

@@ -112,7 +112,7 @@ class Traced:
     steps: tuple[Step, ...]
     constants: tuple[Tensor, ...]
     logits: str  # before the final resize
-    features: tuple[str, ...]  # stage 1 to 4
+    features: tuple[str, ...]  # stage 1 to 4, head
 
     def ops(self) -> list[Op]:
         """What the rule of quantisation reads."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gddctl.core.config.sections import Architecture, NetworkConfig
+from gddctl.models.protocol import STAGES
 from gddctl.models.segmenter import AUX_PREFIX, Segmenter, build_segmenter, describe, differences_from_paper
 
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
@@ -96,8 +97,15 @@ def test_stage4_is_the_encoders_last_feature_and_no_head_writes_into_it(model: S
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         expected = [feature.clone() for feature in model.encoder(images)[-4:]]
-        found = list(model(images).features.values())
-    assert all(torch.equal(left, right) for left, right in zip(expected, found, strict=True))
+        found = model(images).features
+    assert all(torch.equal(left, found[stage]) for left, stage in zip(expected, STAGES, strict=True))
+
+
+def test_the_head_feature_is_what_the_classifier_reads(model: Segmenter) -> None:
+    model.eval()
+    with torch.no_grad():
+        outputs = model(torch.randn(1, 3, 64, 96))
+        assert torch.equal(model.get_submodule("head.classifier")(outputs.features["head"]), outputs.logits)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

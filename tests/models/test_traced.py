@@ -133,9 +133,8 @@ class Last(nn.Module):
         super().__init__()
         self.classifier = nn.Conv2d(4, 3, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        found: Tensor = self.classifier(features[-1])
-        return found
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        return self.classifier(features[-1]), features[-1]
 
 
 class Branching(nn.Module):
