@@ -9,6 +9,7 @@ import typer
 
 from gddctl.commands.flags import Data, LayoutFlag, RunDevice, RunDeviceName
 from gddctl.commands.output import Json, Output, Quiet, Verbose, percent
+from gddctl.core.errors import UsageError
 
 
 def evaluate(
@@ -16,6 +17,11 @@ def evaluate(
     data: Data = None,
     layout: LayoutFlag = None,
     split: Annotated[str | None, typer.Option("--split", help="Default: the val split the model's data settings name.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
+    scales: Annotated[
+        str, typer.Option("--scales", metavar="S,S,...", help="Average over these scales of the image; needs --window.")
+    ] = "1",
+    window: Annotated[bool, typer.Option("--window", help="Slide the network's input over the image at its own size.")] = False,
     device: RunDevice = RunDeviceName.cpu,
     threads: Annotated[int | None, typer.Option("--threads", min=1)] = None,
     json: Json = False,
@@ -25,8 +31,10 @@ def evaluate(
     """Print mIoU, aAcc, mAcc and the IoU of every class, with the protocol they were measured by."""
     output = Output(json=json, verbose=verbose, quiet=quiet)
     from gddctl.pipeline.judging import evaluate_path
+    from gddctl.prove.views import Views
 
-    report = evaluate_path(model, data=data, layout=layout, split=split, device=device.literal, threads=threads)
+    views = Views(flip=flip, scales=_factors(scales), window=window)
+    report = evaluate_path(model, data=data, layout=layout, split=split, device=device.literal, threads=threads, views=views)
     scores = f"mIoU {percent(report.miou)}   aAcc {percent(report.aacc)}   mAcc {percent(report.macc)}"
     output.say(f"{scores}   ({report.images} images, split {report.split})")
     output.say(f"protocol: {report.protocol}")
@@ -34,3 +42,12 @@ def evaluate(
     if report.absent:
         output.say(f"not in the mean, because nothing shows them: {', '.join(report.absent)}")
     output.done(report.to_json(), following=f"gddctl export {model}" if model.is_dir() else f"gddctl bench {model}")
+
+
+def _factors(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--scales {text}: expected numbers with commas between them", remedy="for example --scales 0.75,1,1.25"
+        ) from error

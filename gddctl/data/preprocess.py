@@ -59,6 +59,24 @@ def resize_image(image: NDArray[np.uint8], spec: PreprocessSpec) -> tuple[NDArra
     return _pad(small, geometry, spec.pad_value), geometry
 
 
+def scale_image(image: NDArray[np.uint8], size: tuple[int, int], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Bring an RGB image to any ``size`` (height, width), by the interpolation of ``spec``.
+
+    Shape: (H, W, 3) uint8 -> (*size, 3) uint8; ``image`` itself where nothing had to change.
+    """
+    geometry = Geometry((image.shape[0], image.shape[1]), size, size)
+    return _resize(image, size, _interpolation(geometry, spec))
+
+
+def pad_image(image: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Pad an RGB image that is no larger than the network's input, right and below, as a letterbox is padded.
+
+    Shape: (H, W, 3) uint8 -> (h, w, 3) uint8; ``image`` itself where nothing had to change.
+    """
+    content = image.shape[0], image.shape[1]
+    return _pad(image, Geometry(content, content, spec.size), spec.pad_value)
+
+
 def resize_label(label: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
     """Bring a label to the network's size as :func:`resize_image` brings its image: nearest neighbour, padding is ignore.
 
@@ -107,6 +125,15 @@ def restore_logits(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[n
         mask[layer > best] = k
         np.maximum(best, layer, out=best)
     return mask
+
+
+def add_logits(total: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
+    """Add logits of another size to ``total``, each class resized as :func:`restore_logits` resizes it, one at a time.
+
+    Shape: total (K, H, W) float32, written to; logits (K, h, w) float32.
+    """
+    for into, layer in zip(total, logits, strict=True):
+        into += _resize(layer, (into.shape[0], into.shape[1]), cv2.INTER_LINEAR)
 
 
 def restore_margin(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:

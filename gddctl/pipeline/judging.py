@@ -29,6 +29,7 @@ from gddctl.prove.gates import gate_of, limits_of_pair
 from gddctl.prove.latency import bench
 from gddctl.prove.parity import parity
 from gddctl.prove.subject import chosen_images
+from gddctl.prove.views import ONCE, Views, require_logits
 from gddctl.runtime.open import open_runtime
 from gddctl.runtime.protocol import Device
 
@@ -43,12 +44,14 @@ def evaluate_path(
     split: str | None = None,
     device: Device = "cpu",
     threads: int | None = None,
+    views: Views = ONCE,
 ) -> EvalReport:
-    """Accuracy of the model at ``model`` on its data."""
+    """Accuracy of the model at ``model`` on its data, each image shown as ``views`` say."""
     with open_runtime(model, device=device, threads=threads) as runtime:
+        require_logits(views, runtime.info)  # before the data is looked for
         found = data_of_model(model, runtime.info.preprocess, data=data, layout=layout)
         split = split or found.val_split
-        return evaluate(runtime, open_usable(found, split), split=split, progress=counter(f"evaluate {model.name}"))
+        return evaluate(runtime, open_usable(found, split), split=split, views=views, progress=counter(f"evaluate {model.name}"))
 
 
 def evaluate_on(model: Path, data: DataConfig, *, split: str) -> EvalReport:

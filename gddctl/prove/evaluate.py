@@ -15,11 +15,19 @@ from gddctl.data.score import ConfusionMatrix
 from gddctl.prove.predict import predict_masks
 from gddctl.prove.progress import Progress
 from gddctl.prove.subject import chosen_images, label_of
+from gddctl.prove.views import ONCE, Views, mask_by_views, require_logits
 from gddctl.runtime.protocol import Runtime
 
 
 def evaluate(
-    runtime: Runtime, dataset: SegDataset, *, split: str, batch: int = 1, limit: int | None = None, progress: Progress | None = None
+    runtime: Runtime,
+    dataset: SegDataset,
+    *,
+    split: str,
+    batch: int = 1,
+    limit: int | None = None,
+    views: Views = ONCE,
+    progress: Progress | None = None,
 ) -> EvalReport:
     """Score ``runtime`` on ``dataset``.
 
@@ -30,20 +38,28 @@ def evaluate(
         runtime: the opened model, torch or exported.
         dataset: labelled images; its class names must be the model's.
         split: its name, for the report.
-        batch: images per call of the runtime; the scores do not depend on it but for rounding.
+        batch: images, or windows of one, per call of the runtime; the scores do not depend on it but for rounding.
         limit: judge on this many images only, spread evenly; the protocol says so.
+        views: what is shown of each image; the protocol says so.
         progress: called with (done, of) images after every batch.
 
     Raises:
+        UsageError: the views need logits and the model answers with masks.
         ArtifactError: the classes differ, or the model answers with NaN.
         DataError: no images, or a label of another size than its image.
     """
+    require_logits(views, runtime.info)
     require_same_classes(runtime.info.classes, dataset.classes, who=f"model '{runtime.info.name}'")
     indices = chosen_images(dataset, limit)
     confusion = ConfusionMatrix(len(dataset.classes))
     for start in range(0, len(indices), batch):
         samples = [dataset[index] for index in indices[start : start + batch]]
-        for sample, mask in zip(samples, predict_masks(runtime, [sample.image for sample in samples]), strict=True):
+        images = [sample.image for sample in samples]
+        if views.once:
+            masks = predict_masks(runtime, images)
+        else:
+            masks = [mask_by_views(runtime, image, views, batch=batch) for image in images]
+        for sample, mask in zip(samples, masks, strict=True):
             confusion.update(mask, checked_label(sample))
         if progress is not None:
             progress(start + len(samples), len(indices))
@@ -53,7 +69,7 @@ def evaluate(
         sha256=runtime.sha256,
         split=split,
         images=len(indices),
-        protocol=protocol_of(runtime.info, judged=len(indices), total=len(dataset)),
+        protocol=protocol_of(runtime.info, views, judged=len(indices), total=len(dataset)),
         miou=scores.miou,
         aacc=scores.aacc,
         macc=scores.macc,
@@ -61,24 +77,16 @@ def evaluate(
     )
 
 
-def protocol_of(info: ModelInfo, *, judged: int, total: int) -> str:
+def protocol_of(info: ModelInfo, views: Views = ONCE, *, judged: int, total: int) -> str:
     """How the score was measured, in words, to stand beside the number."""
-    spec = info.preprocess
     match info.graph:
         case "logits":
-            back = "logits bilinear to label size, then argmax"
+            back = f"logits {'' if views.once else 'averaged, '}bilinear to label size, then argmax"
         case "deploy":
             back = "argmax at network size, mask nearest to label size"
         case _:
             assert_never(info.graph)
-    parts = [
-        "single scale",
-        "whole image",
-        f"{spec.resize} to {spec.size[0]}x{spec.size[1]} ({spec.interpolation})",
-        back,
-        "no flip",
-        "full label resolution",
-    ]
+    parts = [*views.words(info), back, "with flip" if views.flip else "no flip", "full label resolution"]
     if judged < total:
         parts.append(f"{judged} of {total} images, evenly spaced")
     return ", ".join(parts)

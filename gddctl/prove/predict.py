@@ -44,12 +44,7 @@ def mask_of(output: NDArray[Any], geometry: Geometry, info: ModelInfo) -> NDArra
         ArtifactError: the logits hold NaN or Inf, or the mask holds a class that the model does not name.
     """
     if info.graph == "logits":
-        if not np.isfinite(output).all():
-            bad = int(np.count_nonzero(~np.isfinite(output)))
-            raise ArtifactError(
-                f"model '{info.name}' ({info.precision}) answers with {bad} NaN or Inf values of {output.size}",
-                remedy="look at it with 'gddctl parity' against the model it was made from, and export it again",
-            )
+        require_finite(output, info)
         return restore_logits(output, geometry)
     if output.size and int(output.max()) >= len(info.classes):
         raise ArtifactError(
@@ -57,6 +52,21 @@ def mask_of(output: NDArray[Any], geometry: Geometry, info: ModelInfo) -> NDArra
             remedy="export it again",
         )
     return restore_mask(output, geometry)
+
+
+def require_finite(logits: NDArray[Any], info: ModelInfo) -> None:
+    """Logits, of any shape, that can be compared.
+
+    Raises:
+        ArtifactError: they hold NaN or Inf.
+    """
+    if np.isfinite(logits).all():
+        return
+    bad = int(np.count_nonzero(~np.isfinite(logits)))
+    raise ArtifactError(
+        f"model '{info.name}' ({info.precision}) answers with {bad} NaN or Inf values of {logits.size}",
+        remedy="look at it with 'gddctl parity' against the model it was made from, and export it again",
+    )
 
 
 def predict_masks(runtime: Runtime, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
