@@ -116,6 +116,7 @@ def mask_by_views(runtime: Runtime, image: NDArray[np.uint8], views: Views, *, b
         if total is None:
             total = np.zeros((logits.shape[0], *original), np.float32)
         add_logits(total, logits)
+        del logits  # before those of the next scale are made
     assert total is not None  # there is at least one scale
     return restore_logits(total, Geometry(original, original, original))
 

@@ -187,14 +187,14 @@ def test_the_logits_of_an_image_are_held_once(parts: Any) -> None:
     model, image = parts.Answering(uneven, parts.info()), picture(400, 600)
     held = 3 * 400 * 600 * 4
     peaks = []
-    for views in (Views(window=True), Views(flip=True, scales=(0.5, 1.0), window=True)):
+    for views in (Views(window=True), Views(flip=True, scales=(1.0, 0.75, 0.9), window=True)):
         tracemalloc.start()
         mask_by_views(model, image, views, batch=2)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     # 40 x 37 windows of 16x24: kept, they alone would be 2.4 times the logits. Layers, weights and masks are the rest.
     assert held < peaks[0] < 2.2 * held
-    assert 2 * held < peaks[1] < 3.2 * held
+    assert 2 * held < peaks[1] < 2.7 * held  # the sum, and the logits of one scale: those of two would be 3
 
 
 def test_the_protocol_says_what_was_shown(parts: Any) -> None:
