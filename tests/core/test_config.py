@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gddctl.core.config.load import digest_of, load_config, merge, to_settings, to_yaml
-from gddctl.core.config.methods import Gdd, NoMethod
+from gddctl.core.config.load import digest_of, load_config, merge, parse, to_settings, to_yaml
+from gddctl.core.config.methods import Combined, Cwd, Gdd, NoMethod
+from gddctl.core.config.sections import RunConfig
 from gddctl.core.errors import ConfigError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,13 @@ ROOT = Path(__file__).resolve().parents[2]
         ("train={batch_size: 3, devices: 2}", ["batch_size 3", "2 devices"]),
         ("data.layout=camvid", ["data", "needs 'root'"]),
         ("data.val_split=train", ["training images"]),
-        ("distill.method.kind=foo", ["distill.method", "'none', 'gdd'"]),
+        ("distill.method.kind=foo", ["distill.method", "'none', 'kd', 'cwd'"]),
+        ("distill.method=[{kind: kd}, {kind: cwd, wieght: 1}]", ["distill.method.1.wieght", "did you mean 'weight'?"]),
+        ("distill.method=[{kind: kd}, {kind: cwd, place: stage9}]", ["distill.method.1.place", "'stage4' or 'head'", "stage9"]),
+        ("distill.method=[{kind: kd}, {kind: none}]", ["distill.method.1", "'none'", "'gdd'"]),
+        ("distill.method=[]", ["distill.method", "empty list"]),
+        ("distill.method=3", ["distill.method", "object", "3"]),
+        ("distill.method={kind: diffkd, feature: null, logits: false}", ["distill.method", "neither"]),
         ("train.class_weights=heavy", ["train.class_weights", "inverse_log"]),
         ("data.root=$NO_SUCH_VARIABLE_HERE/x", ["data.root", "NO_SUCH_VARIABLE_HERE", "not set"]),
         ("train.iterations", ["expected key=value"]),
@@ -43,6 +50,19 @@ def test_a_mistake_names_its_place_and_remedy(override: str, words: list[str]) -
         assert word in str(caught.value)
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_methods_is_a_combination_and_survives_its_yaml() -> None:
+    config = load_config(None, ["distill.method=[{kind: gdd, weight: 20}, {kind: cwd, place: head}]"])
+    assert config.distill.method == Combined(methods=(Gdd(weight=20.0), Cwd(place="head")))
+    assert parse(RunConfig, to_settings(config)) == config
+    one = load_config(None, ["distill.method={kind: cwd, place: head}"])
+    assert one.distill.method == Cwd(place="head")
+
+
+def test_a_key_in_a_list_is_looked_up_among_its_own_kind() -> None:
+    with pytest.raises(ConfigError, match=r"distill.method.0.noise: unknown key; known keys: kind, labelled_only, temperature, weight"):
+        load_config(None, ["distill.method=[{kind: kd, noise: none}]"])
 
 
 def test_the_far_off_key_lists_what_is_known() -> None:

@@ -39,10 +39,19 @@ def test_a_value_that_contains_itself_is_refused() -> None:
     assert read_yaml("a: &a [1]\nb: *a")["b"] == [1]  # the same value twice is no circle
 
 
-@pytest.mark.parametrize("override", ["export.precisions=[fp16]", "export.targets=[tensorrt]"])
-def test_what_cannot_be_exported_is_refused_at_once(override: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be exported yet"):
-        load_config(None, [override])
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["export.targets=[ort-cuda]"], "int8 for 'ort-cuda' is not made"),
+        (["export.engines=true"], "need the target 'tensorrt'"),
+        (["export.engine={min_batch: 4, opt_batch: 2}"], "expected min <= opt <= max"),
+        (["export.calibration.method=median"], "method"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_at_once(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_config(None, overrides)
+    load_config(None, ["export.targets=[ort-cpu, tensorrt]", "export.engines=true", "export.precisions=[fp16, int8]"])
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc", "a/b"])

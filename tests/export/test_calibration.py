@@ -102,10 +102,10 @@ def test_methods_share_what_was_seen_and_clip_within_it(psp: Any) -> None:
         assert (clipped == 0) if method == "minmax" else (clipped >= 10), method  # none but minmax is a no-op
 
 
-def observe_twice(psp: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Histograms over the record's images."""
-    watcher = HistogramWatcher(load_model(psp.fp32.path), psp.record.observed, names)
-    for index in select_images(psp.train, CONFIG).calibration:
+def observe_twice(psp: Any, names: tuple[str, ...], config: CalibrationConfig = CONFIG, observed: Any = None) -> dict[str, Any]:
+    """Histograms over the images that ``config`` selects; ``observed`` is what the first showing saw of them."""
+    watcher = HistogramWatcher(load_model(psp.fp32.path), observed or psp.record.observed, names)
+    for index in select_images(psp.train, config).calibration:
         watcher.observe(prepare([psp.train[index].image], psp.fp32.info))
     return watcher.histograms()
 
@@ -132,7 +132,7 @@ def test_auto_keeps_the_best_on_images_that_set_no_range(psp: Any) -> None:
     best = max(record.scores.values(), key=lambda score: (score.agreement, score.sqnr_db))
     assert record.scores[record.kept] == best
     assert best.sqnr_db > 15 and best.agreement > AGREES
-    histograms = observe_twice(psp, tensors_to_code(choices_of(load_model(psp.fp32.path))))
+    histograms = observe_twice(psp, tensors_to_code(choices_of(load_model(psp.fp32.path))), config, record.observed)
     assert {name: record.ranges[name] for name in histograms} == {name: range_of(record.kept, one) for name, one in histograms.items()}  # type: ignore[arg-type]
 
 

@@ -71,7 +71,7 @@ def test_pillow_modes_are_converted_as_files_are(predictor: Predictor, scene: An
         (np.zeros((1, 8, 8, 3), np.uint8), "not an RGB image"),
         (np.zeros((0, 8, 3), np.uint8), "empty"),
         (Image.new("F", (8, 8)), "floating-point"),
-        (b"bytes", "from a bytes"),
+        (b"bytes", "not readable as an image"),
         (None, "from a NoneType"),
     ],
 )
