@@ -10,6 +10,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 # Linux. Elsewhere there is only onnxruntime, and tests of engines are skipped.
 comma := ,
 RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu$(comma)rtx,cpu)
+# Test processes: a test may itself train, so more of them than this need cores and about 2 GB of memory each.
+WORKERS ?= 2
 STAMP := $(VENV)/.ready
 export NO_ALBUMENTATIONS_UPDATE := 1
 
@@ -28,7 +30,7 @@ demo: setup
 	$(BIN)/gddctl run --out runs/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
