@@ -17,6 +17,12 @@ class MethodName(str, Enum):
     """Distillation methods."""
 
     none = "none"
+    kd = "kd"
+    cwd = "cwd"
+    mgd = "mgd"
+    dist = "dist"
+    cirkd = "cirkd"
+    diffkd = "diffkd"
     gdd = "gdd"
 
 

@@ -21,6 +21,7 @@ from gddctl.distill.ema import WeightAverage
 from gddctl.distill.job import TrainJob
 from gddctl.distill.loader import Batches, Plan, TrainPairs
 from gddctl.distill.methods.build import build_distiller
+from gddctl.distill.methods.places import LOGITS
 from gddctl.distill.places import local_processes
 from gddctl.distill.prepare import Preparation
 from gddctl.distill.quantize import fake_quantised
@@ -87,7 +88,7 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
     quantised = fake_quantised(student, job.quantize.target, job.data.preprocess.size, train.crop) if job.quantize is not None else None
     module = TrainStep(quantised or student, distiller, train.aux_weight, weights)
     if fabric.world_size > 1 and device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]  # in place: its layers are children
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]  # in place: the layers are children
     if train.channels_last:
         module.to(memory_format=torch.channels_last)  # in place
     fabric.to_device(module)  # in place
@@ -142,7 +143,8 @@ def _distiller(job: TrainJob, student: Segmenter, teacher: FrozenTeacher | None)
     if teacher is None or job.method is None or isinstance(job.method, NoMethod):
         return None
     torch.manual_seed(derive(job.seed, "distiller"))
-    return build_distiller(job.method, student.feature_channels, teacher.feature_channels)
+    logits = {LOGITS: student.num_classes}  # the teacher's are matched to the same table
+    return build_distiller(job.method, {**student.feature_channels, **logits}, {**teacher.feature_channels, **logits})
 
 
 def _class_weights(train: TrainConfig, classes: ClassTable, preparation: Preparation) -> torch.Tensor | None:

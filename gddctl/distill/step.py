@@ -47,7 +47,7 @@ class TrainStep(nn.Module):
         if outputs.aux is not None:
             terms["aux"] = self.aux_weight * self._cross_entropy(outputs.aux, labels)
         if self.distiller is not None and teacher is not None:
-            terms.update(self.distiller(outputs, teacher(Batch(images, labels))))
+            terms.update(self.distiller(outputs, teacher(Batch(images, labels)), labels))
         return terms
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -63,10 +63,9 @@ def make_optimizer(module: TrainStep, train: TrainConfig, *, fused: bool) -> Opt
         train: optimiser, learning rate, momentum, weight decay.
         fused: use the fused implementation; not with a gradient scaler, which must unscale before clipping.
     """
-    groups = [{"params": list(module.student.parameters())}]
-    if module.distiller is not None:
-        groups.append({"params": list(module.distiller.parameters())})
-    groups = [{"params": [parameter for parameter in group["params"] if parameter.requires_grad]} for group in groups]
+    owners = [module.student, *([] if module.distiller is None else [module.distiller])]
+    trained = [[parameter for parameter in owner.parameters() if parameter.requires_grad] for owner in owners]
+    groups = [{"params": parameters} for parameters in trained if parameters]  # some methods have none
     match train.optimizer:
         case "sgd":
             return SGD(groups, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay, fused=fused)

@@ -12,7 +12,17 @@ from gddctl.report.colours import colour_by_model
 from gddctl.report.inputs import RunFiles
 from gddctl.report.wording import MISSING, difference, megabytes, millions, milliseconds, model_title, percent, points
 
-METHOD_TITLES = {"gdd": "Generative Denoise Distillation", "none": "no distillation"}
+METHOD_TITLES = {
+    "none": "no distillation",
+    "kd": "pixel-wise knowledge distillation",
+    "cwd": "Channel-wise Knowledge Distillation",
+    "mgd": "Masked Generative Distillation",
+    "dist": "DIST",
+    "cirkd": "Cross-Image Relational Distillation",
+    "diffkd": "Knowledge Diffusion",
+    "gdd": "Generative Denoise Distillation",
+    "combined": "several distillation methods",
+}
 
 
 @dataclass(frozen=True)

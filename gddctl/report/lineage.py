@@ -113,7 +113,8 @@ def _facts(card: Card) -> Iterator[tuple[str, str]]:
     yield "precision", f"{record.precision} on {record.devices} process{'es' if record.devices != 1 else ''}"
     yield "parameters", f"{card.parameters:,}".replace(",", " ")
     if record.method:
-        yield "distillation", ", ".join(f"{key} {value}" for key, value in record.method.items())
+        for method in record.method.get("methods", [record.method]):
+            yield "distillation", ", ".join(f"{key} {value}" for key, value in method.items())
     yield "config digest", card.config_digest[:16]
 
 

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import get_args
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gddctl.core.config.methods import Gdd, Method, NoMethod
+from gddctl.core.config.methods import Cirkd, Combined, Cwd, DiffKd, Dist, Gdd, Kd, Method, Mgd, NoMethod
 from gddctl.core.config.sections import NetworkConfig
+from gddctl.core.errors import ConfigError
 from gddctl.distill.methods.build import build_distiller
-from gddctl.distill.methods.gdd import GddDistiller
-from gddctl.distill.methods.protocol import Distiller
-from gddctl.models.protocol import Batch
+from gddctl.models.protocol import Batch, Outputs
 from gddctl.models.segmenter import Segmenter, build_segmenter
 from gddctl.models.teacher import FrozenTeacher
 
+CLASSES = 3
+CIRKD = Cirkd(pixel_queue=40, region_queue=20, pixel_samples=30, region_samples=15)  # the published ones are thousands
 METHODS = [
+    Kd(),
+    Kd(labelled_only=True),
+    Cwd(),
+    Cwd(place="head", labelled_only=True),
+    Cwd(place="stage4"),
+    Mgd(),
+    Mgd(logits_weight=0),
+    Dist(),
+    Dist(labelled_only=True),
+    CIRKD,
+    Cirkd(pixel_weight=0, region_weight=0, pool=True, feature="stage3"),
+    DiffKd(),
+    DiffKd(feature=None),
+    DiffKd(logits=False, latent=8, feature="stage4"),
+    DiffKd(logits_kernel=1, adapter=False),
     Gdd(),
     Gdd(noise="channel"),
     Gdd(noise="none"),
     Gdd(noise_relative=True, noise_std=0.5),
     Gdd(stage="stage3"),
+    Combined(methods=(Gdd(), Cwd(), CIRKD)),
 ]
 LR, WEIGHT_DECAY = 0.01, 5e-4  # the recipe's: a bias that the loss cannot see still decays
 
@@ -30,24 +49,45 @@ LR, WEIGHT_DECAY = 0.01, 5e-4  # the recipe's: a bias that the loss cannot see s
 @pytest.fixture(scope="module")
 def networks() -> tuple[Segmenter, FrozenTeacher]:
     torch.manual_seed(0)
-    student = build_segmenter(NetworkConfig(output_stride=16), 3, aux=True)
-    teacher = build_segmenter(NetworkConfig(encoder="tu-resnet10t", output_stride=32), 3, aux=False)
+    student = build_segmenter(NetworkConfig(encoder="tu-test_resnet", output_stride=16), CLASSES, aux=True)
+    teacher = build_segmenter(NetworkConfig(encoder="tu-resnet10t", arch="deeplabv3", output_stride=32), CLASSES, aux=False)
     return student, FrozenTeacher(teacher)
 
 
-@pytest.fixture(params=METHODS, ids=str)
-def distiller(request: pytest.FixtureRequest, networks: tuple[Segmenter, FrozenTeacher]) -> GddDistiller:
+def built(method: Method, networks: tuple[Segmenter, FrozenTeacher], generator: torch.Generator | None = None) -> nn.Module:
     torch.manual_seed(1)
-    student, teacher = networks
-    built = build_distiller(request.param, student.feature_channels, teacher.feature_channels)
-    assert built is not None
-    return built
+    channels = [{**network.feature_channels, "logits": CLASSES} for network in networks]
+    distiller = build_distiller(method, channels[0], channels[1], generator=generator)
+    assert distiller is not None
+    return distiller
+
+
+@pytest.fixture(params=METHODS, ids=str)
+def method(request: pytest.FixtureRequest) -> Method:
+    chosen: Method = request.param
+    return chosen
+
+
+@pytest.fixture
+def distiller(method: Method, networks: tuple[Segmenter, FrozenTeacher]) -> nn.Module:
+    return built(method, networks)
 
 
 def batch() -> Batch:
     generator = torch.Generator().manual_seed(2)
-    images = torch.randn(2, 3, 48, 64, generator=generator)
-    return Batch(images=images, labels=torch.zeros(2, 48, 64, dtype=torch.int64))
+    images = torch.randn(2, 3, 64, 96, generator=generator)
+    labels = torch.randint(0, CLASSES, (2, 64, 96), generator=generator)
+    labels[:, :20] = 255
+    return Batch(images=images, labels=labels)
+
+
+def terms_of(distiller: nn.Module, student: Segmenter, teacher: FrozenTeacher) -> Mapping[str, Tensor]:
+    terms: Mapping[str, Tensor] = distiller(student(batch().images), teacher(batch()), batch().labels)
+    return terms
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
 
 
 def test_every_method_of_the_union_is_here() -> None:
@@ -60,83 +100,143 @@ def test_no_method_is_no_distiller(networks: tuple[Segmenter, FrozenTeacher]) ->
     assert build_distiller(NoMethod(), student.feature_channels, teacher.feature_channels) is None
 
 
-def test_terms_are_finite_scalars_that_reach_the_student(distiller: Distiller, networks: tuple[Segmenter, FrozenTeacher]) -> None:
+def test_terms_are_finite_scalars_that_reach_the_student(
+    method: Method, distiller: nn.Module, networks: tuple[Segmenter, FrozenTeacher]
+) -> None:
     student, teacher = networks
     student.train()
     student.zero_grad()
-    answers = teacher(batch())
-    terms = distiller(student(batch().images), answers)
+    terms = terms_of(distiller, student, teacher)
     assert terms
+    kinds = {inner.kind for inner in method.methods} if isinstance(method, Combined) else {method.kind}
+    assert {name.split("/")[0] for name in terms} == kinds
     for term in terms.values():
-        assert term.shape == () and torch.isfinite(term) and term.item() > 0
-    torch.autograd.backward(torch.stack(list(terms.values())).sum())
-    stem = student.get_parameter("encoder.conv1.weight").grad
+        assert term.shape == () and term.dtype == torch.float32 and torch.isfinite(term) and term.item() > 0
+    torch.autograd.backward(total(terms))
+    stem = next(student.encoder.parameters()).grad
     assert stem is not None and torch.isfinite(stem).all() and stem.abs().max() > 0
 
 
-def test_the_teacher_gets_no_gradient_and_does_not_change(distiller: Distiller, networks: tuple[Segmenter, FrozenTeacher]) -> None:
+def test_the_teacher_gets_no_gradient_and_does_not_change(distiller: nn.Module, networks: tuple[Segmenter, FrozenTeacher]) -> None:
     student, teacher = networks
     before = {key: value.clone() for key, value in teacher.model.state_dict().items()}
     answers = teacher(batch())
-    for feature in answers.features.values():
-        feature.requires_grad_()  # even a teacher somebody forgot to freeze
-    torch.autograd.backward(sum(distiller(student(batch().images), answers).values(), torch.zeros(())))
-    assert all(feature.grad is None for feature in answers.features.values())
+    tensors = [answers.logits, *answers.features.values()]
+    for tensor in tensors:
+        tensor.requires_grad_()  # even a teacher somebody forgot to freeze
+    torch.autograd.backward(total(distiller(student(batch().images), answers, batch().labels)))
+    assert all(tensor.grad is None for tensor in tensors)
     assert all(parameter.grad is None for parameter in teacher.model.parameters())
     after = teacher.model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_the_students_state_dict_is_unchanged(distiller: GddDistiller, networks: tuple[Segmenter, FrozenTeacher]) -> None:
+def test_the_students_state_dict_is_unchanged(distiller: nn.Module, networks: tuple[Segmenter, FrozenTeacher]) -> None:
     student, teacher = networks
     student.eval()  # so that no statistics move
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    distiller(student(batch().images), teacher(batch()))
+    terms_of(distiller, student, teacher)
     after = student.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     owned = {id(parameter) for parameter in distiller.parameters()}
     assert owned.isdisjoint(id(parameter) for parameter in student.parameters())
 
 
-def test_same_seed_same_loss(distiller: Distiller, networks: tuple[Segmenter, FrozenTeacher]) -> None:
+def draws(method: Method) -> bool:
+    match method:
+        case Combined():
+            return any(draws(inner) for inner in method.methods)
+        case Gdd():
+            return method.noise != "none"
+        case Cirkd():
+            return method.pixel_weight > 0
+        case Mgd() | DiffKd():
+            return True
+        case _:
+            return False
+
+
+def test_same_seed_same_loss(method: Method, networks: tuple[Segmenter, FrozenTeacher]) -> None:
     student, teacher = networks
     student.eval()
     found: list[dict[str, float]] = []
     for seed in (5, 5, 6):
+        distiller = built(method, networks)  # anew: some remember
         torch.manual_seed(seed)
-        found.append({name: term.item() for name, term in distiller(student(batch().images), teacher(batch())).items()})
+        found.append({name: term.item() for name, term in terms_of(distiller, student, teacher).items()})
     assert found[0] == found[1]
-    noisy = isinstance(distiller, GddDistiller) and distiller.loss.noise != "none"
-    assert (found[0] != found[2]) == noisy
+    assert (found[0] != found[2]) == draws(method)
 
 
-def test_a_given_generator_draws_everything(networks: tuple[Segmenter, FrozenTeacher]) -> None:
+def test_a_given_generator_draws_everything(method: Method, networks: tuple[Segmenter, FrozenTeacher]) -> None:
     student, teacher = networks
     student.eval()
-    found: list[float] = []
-    for state in (torch.Generator().manual_seed(9), torch.Generator().manual_seed(9)):
-        torch.manual_seed(0)
-        built = build_distiller(Gdd(), student.feature_channels, teacher.feature_channels, generator=state)
-        assert built is not None
+    found: list[dict[str, float]] = []
+    for _ in range(2):
+        distiller = built(method, networks, torch.Generator().manual_seed(9))
         torch.manual_seed(len(found))  # the global state differs, the given one does not
-        found.append(built(student(batch().images), teacher(batch()))["gdd"].item())
+        found.append({name: term.item() for name, term in terms_of(distiller, student, teacher).items()})
     assert found[0] == found[1]
 
 
-def test_every_trainable_parameter_changes_after_one_step(distiller: Distiller, networks: tuple[Segmenter, FrozenTeacher]) -> None:
+def test_every_trainable_parameter_changes_after_one_step(distiller: nn.Module, networks: tuple[Segmenter, FrozenTeacher]) -> None:
     student, teacher = networks
     student.train()
-    parameters = list(distiller.parameters())
-    assert parameters
-    before = [parameter.detach().clone() for parameter in parameters]
-    optimiser = torch.optim.SGD(parameters, lr=LR, weight_decay=WEIGHT_DECAY)
-    torch.autograd.backward(sum(distiller(student(batch().images), teacher(batch())).values(), torch.zeros(())))
-    assert all(parameter.grad is not None for parameter in parameters)
-    optimiser.step()
-    assert all(not torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
+    parameters = dict(distiller.named_parameters())
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    torch.autograd.backward(total(terms_of(distiller, student, teacher)))
+    assert [name for name, parameter in parameters.items() if parameter.grad is None] == []
+    if parameters:
+        torch.optim.SGD(parameters.values(), lr=LR, weight_decay=WEIGHT_DECAY).step()
+    assert [name for name, parameter in parameters.items() if torch.equal(before[name], parameter)] == []
 
 
-def test_it_moves_and_resumes_like_a_module(distiller: GddDistiller) -> None:
-    assert isinstance(distiller, nn.Module)
-    assert {name for name, _ in distiller.named_parameters()} == distiller.state_dict().keys()
-    assert all(isinstance(value, float) for value in distiller.diagnostics().values())
+def test_it_moves_and_resumes_like_a_module(distiller: nn.Module, networks: tuple[Segmenter, FrozenTeacher]) -> None:
+    student, teacher = networks
+    student.eval()
+    fresh = copy.deepcopy(distiller)
+    terms_of(distiller, student, teacher)
+    fresh.load_state_dict(distiller.state_dict(), strict=True)
+    found = []
+    for module in (distiller, fresh):
+        torch.manual_seed(3)
+        found.append({name: term.item() for name, term in terms_of(module, student, teacher).items()})
+    assert found[0] == found[1]
+    diagnostics = distiller.diagnostics()  # type: ignore[operator]
+    assert all(isinstance(value, float) for value in diagnostics.values())
+
+
+@pytest.mark.parametrize("magnitude", [1.0, 1e3])
+def test_no_nan_under_bf16(distiller: nn.Module, networks: tuple[Segmenter, FrozenTeacher], magnitude: float) -> None:
+    student, teacher = networks
+    generator = torch.Generator().manual_seed(4)
+
+    def outputs(network: Segmenter | FrozenTeacher, size: tuple[int, int]) -> Outputs:
+        def drawn(channels: int) -> Tensor:
+            return (magnitude * torch.randn(2, channels, *size, generator=generator)).bfloat16().requires_grad_()
+
+        features = {name: drawn(channels) for name, channels in network.feature_channels.items()}
+        return Outputs(logits=drawn(CLASSES), features=features)
+
+    own, wanted = outputs(student, (5, 7)), outputs(teacher, (6, 8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = distiller(own, wanted, batch().labels)
+    assert all(term.dtype == torch.float32 and torch.isfinite(term) for term in terms.values()), terms
+    torch.autograd.backward(total(terms))
+    gradients = [own.logits.grad, *(feature.grad for feature in own.features.values()), *(p.grad for p in distiller.parameters())]
+    reached = [gradient for gradient in gradients if gradient is not None]
+    assert reached and all(torch.isfinite(gradient).all() for gradient in reached)
+
+
+def test_a_place_that_one_side_lacks_is_an_error_that_lists_both(method: Method, networks: tuple[Segmenter, FrozenTeacher]) -> None:
+    student, _ = networks
+    with pytest.raises(ConfigError, match=r"the student has stage1 \(\d+\), .*, the teacher patches \(7\)"):
+        build_distiller(method, {**student.feature_channels, "logits": CLASSES}, {"patches": 7})
+
+
+@pytest.mark.parametrize("method", [Kd(), Cwd(), Mgd(), Dist(), CIRKD, DiffKd()], ids=str)
+def test_logits_of_other_classes_are_an_error_that_names_both(method: Method, networks: tuple[Segmenter, FrozenTeacher]) -> None:
+    student, teacher = networks
+    channels = {**student.feature_channels, "logits": 3}, {**teacher.feature_channels, "logits": 19}
+    with pytest.raises(ConfigError, match=r"the student's have 3 channels, the teacher's 19"):
+        build_distiller(method, *channels)

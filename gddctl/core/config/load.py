@@ -175,6 +175,8 @@ def _without_tags(settings: Any, loc: Iterable[Any]) -> list[str]:
             continue
         if not isinstance(here, (Mapping, list)) and names:
             continue  # a branch of a union of plain types
+        if isinstance(here, list) and not isinstance(part, int):
+            continue  # a list that was read as a section with this tag and key
         names.append(str(part))
         if isinstance(here, Mapping):
             here = here.get(part)
@@ -192,10 +194,10 @@ def _fields_at(model: type[BaseModel], settings: Any, names: list[str]) -> list[
     for name in names:
         if isinstance(here, list):  # an item of a list: the models of the list's items are the candidates already
             here = here[int(name)] if name.isdigit() and int(name) < len(here) else None
-            continue
-        here = here.get(name) if isinstance(here, Mapping) else None
-        annotation = next((candidate.model_fields[name].annotation for candidate in candidates if name in candidate.model_fields), None)
-        candidates = _models_in(annotation)
+        else:
+            here = here.get(name) if isinstance(here, Mapping) else None
+            annotation = next((candidate.model_fields[name].annotation for candidate in candidates if name in candidate.model_fields), None)
+            candidates = _models_in(annotation)
         kind = here.get("kind") if isinstance(here, Mapping) else None
         if kind is not None:
             candidates = [c for c in candidates if "kind" in c.model_fields and c.model_fields["kind"].default == kind] or candidates

@@ -12,6 +12,7 @@ from typing_extensions import assert_never
 
 from gddctl.core.config.methods import Gdd
 from gddctl.distill.losses import channel_kl
+from gddctl.distill.methods.places import channels_at
 from gddctl.models.protocol import Outputs
 
 Noise = Literal["shared", "channel", "none"]
@@ -104,7 +105,7 @@ class GddDistiller(nn.Module):
         self.loss = loss
         self.stage = stage
 
-    def forward(self, student: Outputs, teacher: Outputs) -> Mapping[str, Tensor]:
+    def forward(self, student: Outputs, teacher: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
         """The weighted term."""
         return {"gdd": self.loss(student.features[self.stage], teacher.features[self.stage])}
 
@@ -117,9 +118,10 @@ def build_gdd(
     config: Gdd, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int], generator: torch.Generator | None
 ) -> GddDistiller:
     """GDD as its settings say."""
+    own, wanted = channels_at("gdd", config.stage, student_channels, teacher_channels)
     loss = GddLoss(
-        student_channels[config.stage],
-        teacher_channels[config.stage],
+        own,
+        wanted,
         weight=config.weight,
         temperature=config.temperature,
         noise=config.noise,

@@ -14,11 +14,15 @@ class Distiller(Protocol):
     """Weighted, named terms to add to the task loss.
 
     A method may own modules (aligners, generators); every implementation is an ``nn.Module``, so that it moves, wraps and resumes like
-    one. Its ``parameters`` train with the student and are thrown away after; they never enter the student's bundle.
+    one, and keeps what it remembers between steps in buffers. Its ``parameters`` train with the student and are thrown away after; they
+    never enter the student's bundle.
     """
 
-    def __call__(self, student: Outputs, teacher: Outputs) -> Mapping[str, Tensor]:
-        """Weighted scalar terms by name, to add to the task loss."""
+    def __call__(self, student: Outputs, teacher: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
+        """Weighted scalar terms by name, to add to the task loss; names begin with the method's kind, parts follow after a slash.
+
+        Shape: labels (B, H, W) int64 at the images' size, 255 = ignore; for methods that ask for classes. Most do not.
+        """
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:

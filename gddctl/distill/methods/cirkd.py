@@ -1,0 +1,136 @@
+"""Cross-Image Relational Distillation (arXiv:2204.06986): how pixels relate to other images, in the batch and in a memory.
+
+No adversarial term: the released code base has one for other methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gddctl.core.config.methods import Cirkd
+from gddctl.distill.class_queues import ClassQueues, gathered, random_pixels, region_means
+from gddctl.distill.losses import pixel_kl, resized_labels, similarity_kl
+from gddctl.distill.methods.places import LOGITS, channels_at, like
+from gddctl.models.protocol import Outputs
+
+
+class CirkdDistiller(nn.Module):
+    """Terms ``cirkd/kd``, ``cirkd/images``, ``cirkd/pixels``, ``cirkd/regions``; each is left out when its weight is 0.
+
+    Every forward pass of a training module writes the batch into the queues, before it compares with them.
+
+    Args:
+        config: its settings.
+        student_channels: of the student's feature.
+        teacher_channels: of the teacher's.
+        classes: of the labels; others (ignored pixels) enter no queue.
+        generator: chooses the pixels, on the feature's device; None: the device's default one.
+    """
+
+    def __init__(
+        self, config: Cirkd, student_channels: int, teacher_channels: int, classes: int, generator: torch.Generator | None
+    ) -> None:
+        super().__init__()
+        self.config, self.classes, self.random = config, classes, generator
+        remembers = config.pixel_weight > 0 or config.region_weight > 0
+        self.project = _projector(student_channels, teacher_channels) if remembers else None
+        self.pixels = ClassQueues(classes, config.pixel_queue, teacher_channels) if config.pixel_weight > 0 else None
+        self.regions = ClassQueues(classes, config.region_queue, teacher_channels) if config.region_weight > 0 else None
+
+    def forward(self, student: Outputs, teacher: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
+        """The weighted terms."""
+        config = self.config
+        terms: dict[str, Tensor] = {}
+        if config.kd_weight > 0:
+            logits = like(student.logits, teacher.logits)
+            terms["cirkd/kd"] = config.kd_weight * pixel_kl(logits, teacher.logits, config.kd_temperature)
+        target = teacher.features[config.feature].detach()
+        feature = like(student.features[config.feature], target)
+        if config.image_weight > 0:
+            terms["cirkd/images"] = config.image_weight * cross_image_kl(feature, target, config.temperature, pool=config.pool)
+        if self.project is not None:
+            projected = _unit(self.project(feature))
+            for name, term in self._remembered(projected, _unit(target), labels).items():
+                terms[f"cirkd/{name}"] = term
+        return terms
+
+    def _remembered(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Terms against the queues. Shape: both (B, Ct, h, w), unit vectors, labels (B, H, W)."""
+        config, there = self.config, resized_labels(labels, teacher)
+        found = {}
+        if self.pixels is not None:
+            if self.training:
+                self.pixels.push(*gathered(*random_pixels(teacher, there, self.classes, config.pixels_per_image, self.random)))
+            keys = self.pixels.sample(config.pixel_samples // self.classes + 1, self.random)
+            found["pixels"] = config.pixel_weight * memory_kl(student, teacher, keys, config.temperature)
+        if self.regions is not None:
+            if self.training:
+                self.regions.push(*gathered(*region_means(teacher, there, self.classes)))
+            keys = self.regions.sample(config.region_samples // self.classes + 1, self.random)
+            found["regions"] = config.region_weight * memory_kl(student, teacher, keys, config.temperature)
+        return found
+
+    def diagnostics(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+
+def cross_image_kl(student: Tensor, teacher: Tensor, temperature: float, *, pool: bool = False) -> Tensor:
+    """For every pair of images, the distribution of a pixel's similarities to all pixels of the other; KL averaged over pixels and pairs.
+
+    One pair at a time, computed again in the backward pass: a (h*w, h*w) matrix is all that is ever held.
+
+    Shape: features (B, Cs, h, w), (B, Ct, h, w) -> (). With ``pool``, of their 2x2 averages.
+    """
+    if pool:
+        student, teacher = (F.avg_pool2d(x, 2, 2, ceil_mode=True) for x in (student, teacher))
+    students, teachers = _rows(_unit(student)), _rows(_unit(teacher))
+    count = len(students)
+    pairs = [(i, j) for i in range(count) for j in range(count)]
+    return torch.stack([_held_small(students[i], teachers[i], students[j], teachers[j], temperature) for i, j in pairs]).mean()
+
+
+def memory_kl(student: Tensor, teacher: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """KL between the distributions of a pixel's similarities to ``keys``, averaged over pixels; one image at a time.
+
+    Shape: both (B, Ct, h, w), unit vectors, keys (J, Ct) -> ().
+    """
+    images = zip(_rows(student), _rows(teacher), strict=True)
+    return torch.stack([_held_small(own, wanted, keys, keys, temperature) for own, wanted in images]).mean()
+
+
+def _held_small(*args: Tensor | float) -> Tensor:
+    return checkpoint(similarity_kl, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Unit vectors over the channels, float32. Shape: (B, C, h, w) -> the same."""
+    return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=1)
+
+
+def _rows(x: Tensor) -> list[Tensor]:
+    """Shape: (B, C, h, w) -> B of (h * w, C)."""
+    return list(x.flatten(2).transpose(1, 2))
+
+
+def _projector(student_channels: int, teacher_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(student_channels, teacher_channels, 1, bias=False),
+        nn.BatchNorm2d(teacher_channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
+    )
+
+
+def build_cirkd(
+    config: Cirkd, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int], generator: torch.Generator | None
+) -> CirkdDistiller:
+    """CIRKD as its settings say."""
+    classes, _ = channels_at("cirkd", LOGITS, student_channels, teacher_channels)
+    own, wanted = channels_at("cirkd", config.feature, student_channels, teacher_channels)
+    return CirkdDistiller(config, own, wanted, classes, generator)
