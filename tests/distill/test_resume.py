@@ -16,16 +16,18 @@ import torch
 from safetensors.torch import load_file
 
 from gddctl.core.artifact.card import WEIGHTS_NAME
-from gddctl.core.config.methods import Gdd
+from gddctl.core.config.methods import Cirkd, Combined, Gdd
 from gddctl.core.errors import Interrupted, UsageError
 from gddctl.distill.job import TrainJob
 from gddctl.distill.progress import SilentReporter, StepReport
 from gddctl.distill.resume import META_NAME, STATE_NAME, Checkpoints, Position, optimizer_tensors, restore_optimizer
 from gddctl.distill.run import run_job
+from gddctl.models.weights import load_strictly
 
 MakeJob = Callable[..., TrainJob]
 TIMES = {"images_per_s", "data_wait", "seconds"}
 ITERATIONS = 7
+METHOD = Combined(methods=(Gdd(weight=1.0), Cirkd(pixel_queue=64, region_queue=8, pixel_samples=60, region_samples=30)))
 
 
 class Crash(Exception):
@@ -70,10 +72,10 @@ class SignalAt(SilentReporter):
 
 @pytest.fixture(scope="module")
 def job_in(make_job: MakeJob, teacher_bundle: Path) -> Callable[[Path], TrainJob]:
-    """A distillation with everything that has a state: momentum, distiller, average, dropout, noise, a report across checkpoints."""
+    """A distillation with all that has a state: momentum, distillers, a memory, average, dropout, noise, a report across checkpoints."""
 
     def make(out: Path) -> TrainJob:
-        fields = {"method": Gdd(weight=1.0), "teacher": teacher_bundle, "config_digest": "abc"}
+        fields = {"method": METHOD, "teacher": teacher_bundle, "config_digest": "abc"}
         return make_job(out, role="student", job=fields, iterations=ITERATIONS, ema=0.9, clip_norm=5.0, log_every=3, workers=1)
 
     return make
@@ -132,6 +134,24 @@ def test_what_a_resume_forgets_would_show(
         assert_same(job, unbroken)
 
 
+def test_a_memory_that_is_not_restored_would_show(
+    tmp_path: Path, job_in: Callable[[Path], TrainJob], unbroken: TrainJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_in(tmp_path)
+    with pytest.raises(Crash):
+        run_job(job, CrashAt(5))
+
+    def forgetful(model: torch.nn.Module, state: dict[str, torch.Tensor], **names: Any) -> None:
+        fresh = {key: value for key, value in model.state_dict().items() if key.endswith((".vectors", ".heads"))}
+        assert (names["expected"] == "this distillation method") == bool(fresh)
+        load_strictly(model, {**state, **fresh}, **names)
+
+    monkeypatch.setattr("gddctl.distill.snapshot.load_strictly", forgetful)
+    run_job(job, SilentReporter())
+    with pytest.raises(AssertionError):
+        assert_same(job, unbroken)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_writes_a_checkpoint_first(
     tmp_path: Path, job_in: Callable[[Path], TrainJob], unbroken: TrainJob, number: signal.Signals
@@ -179,6 +199,7 @@ from gddctl.core.config.load import parse
 from gddctl.distill.job import TrainJob
 from gddctl.distill.progress import SilentReporter
 from gddctl.distill.run import run_job
+from gddctl.models.weights import load_strictly
 
 job = parse(TrainJob, json.loads(Path(sys.argv[1]).read_text()))
 draw = random.Random(int(sys.argv[2]))

@@ -1,0 +1,204 @@
+"""Correlations, similarities and masked divergences against slow loops written from their equations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gddctl.distill.losses import (
+    channel_kl,
+    class_correlation,
+    labelled_pixels,
+    mean_squared_error,
+    pixel_kl,
+    resized_labels,
+    similarity_kl,
+    squared_error_per_image,
+)
+from gddctl.distill.methods.cirkd import cross_image_kl, memory_kl
+
+EXACT = 1e-7  # float64 through; DIST's guard against a zero denominator is 1e-8
+GUARDED = 1e-3  # the same guard, against probabilities that differ by 1e-3
+
+
+def pair(*shape: int, scale: float = 2.0, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = (scale * torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    return student, teacher
+
+
+def softmax(values: Sequence[float], temperature: float) -> list[float]:
+    top = max(values)
+    powers = [math.exp((value - top) / temperature) for value in values]
+    return [power / sum(powers) for power in powers]
+
+
+def kl(student: Sequence[float], teacher: Sequence[float], temperature: float) -> float:
+    p, q = softmax(teacher, temperature), softmax(student, temperature)
+    return sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True))
+
+
+def pearson(left: Sequence[float], right: Sequence[float]) -> float:
+    means = sum(left) / len(left), sum(right) / len(right)
+    products = sum((a - means[0]) * (b - means[1]) for a, b in zip(left, right, strict=True))
+    return products / math.sqrt(sum((a - means[0]) ** 2 for a in left) * sum((b - means[1]) ** 2 for b in right))
+
+
+# Squared errors
+
+
+def test_squared_errors_are_sums_and_means() -> None:
+    student, teacher = pair(2, 3, 4, 5)
+    total = sum((a - b) ** 2 for a, b in zip(student.flatten().tolist(), teacher.flatten().tolist(), strict=True))
+    assert squared_error_per_image(student, teacher).item() == pytest.approx(total / 2)
+    assert mean_squared_error(student, teacher).item() == pytest.approx(total / (2 * 3 * 4 * 5))
+
+
+# DIST
+
+
+def loop_correlation(student: Tensor, teacher: Tensor, temperature: float, kept: Tensor) -> tuple[float, float]:
+    """(1 - mean correlation over classes per pixel, 1 - mean correlation over pixels per class), times the temperature squared."""
+    batch, classes, height, width = student.shape
+    places = [(n, y, x) for n in range(batch) for y in range(height) for x in range(width) if kept[n, y, x]]
+    own = [softmax(student[n, :, y, x].tolist(), temperature) for n, y, x in places]
+    wanted = [softmax(teacher[n, :, y, x].tolist(), temperature) for n, y, x in places]
+    inter = [pearson(a, b) for a, b in zip(own, wanted, strict=True)]
+    intra = [pearson([row[c] for row in own], [row[c] for row in wanted]) for c in range(classes)]
+    return temperature**2 * (1 - sum(inter) / len(inter)), temperature**2 * (1 - sum(intra) / len(intra))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("masked", [False, True])
+def test_class_correlation_is_the_equation(temperature: float, masked: bool) -> None:
+    student, teacher = pair(2, 4, 3, 5)
+    kept = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(1)) > (0.4 if masked else -1)
+    found = class_correlation(student, teacher, temperature, kept if masked else None)
+    assert [value.item() for value in found] == pytest.approx(loop_correlation(student, teacher, temperature, kept), rel=EXACT)
+
+
+@given(scale=st.floats(0.2, 5), offset=st.floats(-0.1, 0.1))
+@settings(max_examples=20, deadline=None)
+def test_correlation_ignores_scale_and_offset_of_the_probabilities(scale: float, offset: float) -> None:
+    # Two classes: a pixel's probabilities are (p, 1 - p), and any other pair is a scaled and shifted one or its mirror.
+    teacher, _ = pair(1, 2, 4, 4)
+    ordered, _ = torch.sort(teacher, dim=1)
+    inter, _ = class_correlation(ordered * scale + offset, ordered, 1.0)
+    assert inter.item() == pytest.approx(0, abs=GUARDED)
+    assert class_correlation(ordered.flip(1), ordered, 1.0)[0].item() == pytest.approx(2, abs=GUARDED)
+
+
+def test_correlation_of_a_constant_is_finite_with_a_finite_gradient() -> None:
+    _, teacher = pair(1, 3, 4, 4)
+    student = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    torch.autograd.backward(sum(class_correlation(student, teacher.float(), 1.0), torch.zeros(())))
+    assert student.grad is not None and torch.isfinite(student.grad).all()
+
+
+def test_correlation_of_no_pixel_is_zero() -> None:
+    student, teacher = pair(1, 3, 4, 4)
+    nothing = torch.zeros(1, 4, 4, dtype=torch.bool)
+    assert [value.item() for value in class_correlation(student, teacher, 1.0, nothing)] == [0, 0]
+
+
+# Pixels without a label
+
+
+def test_masked_pixel_kl_is_the_mean_over_the_kept() -> None:
+    student, teacher = pair(2, 3, 3, 4)
+    kept = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(1)) > 0.5
+    places = kept.nonzero().tolist()
+    expected = 4 * sum(kl(student[n, :, y, x].tolist(), teacher[n, :, y, x].tolist(), 2.0) for n, y, x in places) / len(places)
+    assert pixel_kl(student, teacher, 2.0, kept).item() == pytest.approx(expected)
+    assert pixel_kl(student, teacher, 2.0, torch.zeros_like(kept)).item() == 0
+
+
+def test_masked_channel_kl_is_that_of_the_kept_places() -> None:
+    student, teacher = pair(2, 3, 3, 4)
+    kept = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(1)) > 0.5
+    rows = [kl(student[n, c][kept[n]].tolist(), teacher[n, c][kept[n]].tolist(), 2.0) for n in range(2) for c in range(3)]
+    assert channel_kl(student, teacher, 2.0, kept).item() == pytest.approx(4 * sum(rows) / len(rows))
+    student.requires_grad_()
+    torch.autograd.backward(channel_kl(student, teacher, 2.0, kept))
+    assert student.grad is not None and torch.isfinite(student.grad).all()
+    assert student.grad.movedim(1, -1)[~kept].abs().max() == 0 < student.grad.movedim(1, -1)[kept].abs().max()
+    assert channel_kl(student, teacher, 2.0, torch.zeros_like(kept)).item() == 0
+
+
+def test_labels_are_brought_to_the_features_size_by_nearest_neighbour() -> None:
+    labels = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, 1], [255, 255, 2, 2], [255, 255, 2, 2]]])
+    feature = torch.zeros(1, 7, 2, 2)
+    assert resized_labels(labels, feature).tolist() == [[[0, 1], [255, 2]]]
+    assert labelled_pixels(labels, feature).tolist() == [[[True, True], [False, True]]]
+
+
+# CIRKD
+
+
+def unit(rows: list[list[float]]) -> list[list[float]]:
+    return [[value / math.sqrt(sum(v * v for v in row)) for value in row] for row in rows]
+
+
+def rows_of(feature: Tensor) -> list[list[float]]:
+    """(C, h, w) -> h * w rows of unit length."""
+    channels, height, width = feature.shape
+    return unit([[float(feature[c, y, x]) for c in range(channels)] for y in range(height) for x in range(width)])
+
+
+def similarities(row: list[float], keys: list[list[float]]) -> list[float]:
+    return [sum(a * b for a, b in zip(row, key, strict=True)) for key in keys]
+
+
+def loop_relation(own: list[list[float]], wanted: list[list[float]], own_keys: list[list[float]], keys: list[list[float]]) -> float:
+    pairs = zip(own, wanted, strict=True)
+    return sum(kl(similarities(a, own_keys), similarities(b, keys), 0.1) for a, b in pairs) / len(own)
+
+
+def test_cross_image_kl_is_the_equation() -> None:
+    student, _ = pair(3, 4, 2, 3)
+    _, teacher = pair(3, 6, 2, 3)
+    own, wanted = [rows_of(image) for image in student], [rows_of(image) for image in teacher]
+    expected = sum(loop_relation(own[i], wanted[i], own[j], wanted[j]) for i in range(3) for j in range(3)) / 9
+    assert cross_image_kl(student, teacher, 0.1).item() == pytest.approx(expected)
+    pooled = cross_image_kl(F.avg_pool2d(student, 2, ceil_mode=True), F.avg_pool2d(teacher, 2, ceil_mode=True), 0.1)
+    assert cross_image_kl(student, teacher, 0.1, pool=True).item() == pytest.approx(pooled.item())
+
+
+def test_cross_image_kl_does_not_see_the_features_length() -> None:
+    student, teacher = pair(2, 4, 2, 3)
+    scale = torch.rand(2, 1, 2, 3, dtype=torch.float64) + 0.5
+    plain = cross_image_kl(student, teacher, 0.1).item()
+    assert cross_image_kl(student * scale, teacher, 0.1).item() == pytest.approx(plain)
+    assert cross_image_kl(teacher, teacher, 0.1).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_memory_kl_is_the_equation() -> None:
+    student, teacher = (F.normalize(x, dim=1) for x in pair(2, 4, 2, 3))
+    keys = F.normalize(pair(5, 4)[0], dim=1)
+    own, wanted = [rows_of(image) for image in student], [rows_of(image) for image in teacher]
+    expected = sum(loop_relation(a, b, keys.tolist(), keys.tolist()) for a, b in zip(own, wanted, strict=True)) / 2
+    assert memory_kl(student, teacher, keys, 0.1).item() == pytest.approx(expected)
+
+
+def test_computing_again_in_the_backward_pass_gives_the_plain_gradient() -> None:
+    student, teacher = (F.normalize(x, dim=1) for x in pair(2, 4, 2, 3))
+    keys = F.normalize(pair(5, 4)[0], dim=1)
+    gradients = []
+    for plainly in (True, False):
+        leaf = student.clone().requires_grad_()
+        if plainly:
+            rows = [x.flatten(2).transpose(1, 2).flatten(0, 1) for x in (leaf, teacher)]
+            loss = similarity_kl(rows[0], rows[1], keys, keys, 0.1)
+        else:
+            loss = memory_kl(leaf, teacher, keys, 0.1)
+        torch.autograd.backward(loss)
+        assert leaf.grad is not None
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
