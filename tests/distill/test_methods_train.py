@@ -15,6 +15,7 @@ from gddctl.core.config.load import to_settings
 from gddctl.core.config.methods import Cirkd, Combined, Cwd, DiffKd, Dist, Kd, Method, Mgd
 from gddctl.distill.job import TrainJob
 from gddctl.distill.progress import SilentReporter
+from gddctl.distill.resume import STATE_NAME
 from gddctl.distill.run import run_job
 from gddctl.models.segmenter import build_segmenter
 
@@ -49,3 +50,18 @@ def test_it_trains_and_ships_the_plain_student(
     assert card.training.method == to_settings(method)
     plain = build_segmenter(job.network, len(card.classes), aux=False).state_dict()
     assert load_file(job.bundle / WEIGHTS_NAME).keys() == plain.keys()
+
+
+def test_two_processes_fill_one_memory(tmp_path: Path, make_job: Callable[..., TrainJob], teacher_bundle: Path) -> None:
+    method = Combined(methods=(Kd(), Cirkd(pixel_queue=4096, region_queue=64, pixel_samples=60, region_samples=30)))
+    fields = {"method": method, "teacher": teacher_bundle}
+    heads = []
+    for devices in (1, 2):
+        job = make_job(
+            tmp_path / str(devices), role="student", job=fields, iterations=2, val_every=2, batch_size=4, devices=devices, workers=0
+        )
+        run_job(job, SilentReporter())
+        state = load_file(next(job.checkpoints.glob("step-*")) / STATE_NAME)
+        heads.append({key: value.tolist() for key, value in state.items() if key.endswith("heads")})
+    assert heads[0] == heads[1] and len(heads[0]) == 2  # both halves of the batch have entered, each once
+    assert all(sum(value) > 0 for value in heads[0].values())
