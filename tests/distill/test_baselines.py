@@ -70,9 +70,9 @@ def test_cwd_has_the_published_weights_where_none_is_set() -> None:
 
 def test_dist_is_both_correlations_by_their_weights() -> None:
     inter, intra = class_correlation(at_teachers_size(STUDENT.logits), TEACHER.logits, 1.0)
-    assert values(built(Dist())) == {"dist/inter": pytest.approx(inter.item()), "dist/intra": pytest.approx(intra.item())}
+    assert values(built(Dist())) == {"dist.inter": pytest.approx(inter.item()), "dist.intra": pytest.approx(intra.item())}
     weighted = values(built(Dist(inter_weight=2.0, intra_weight=0.5)))
-    assert weighted == {"dist/inter": pytest.approx(2 * inter.item()), "dist/intra": pytest.approx(0.5 * intra.item())}
+    assert weighted == {"dist.inter": pytest.approx(2 * inter.item()), "dist.intra": pytest.approx(0.5 * intra.item())}
 
 
 def test_mgd_is_the_equation() -> None:
@@ -85,7 +85,7 @@ def test_mgd_is_the_equation() -> None:
         generated = last(first(aligned).relu())
     expected = 2e-5 * (generated - TEACHER.features["stage4"]).square().sum().item() / 2
     logits = 3 * channel_kl(at_teachers_size(STUDENT.logits), TEACHER.logits, 4.0).item()
-    assert values(method) == {"mgd": pytest.approx(expected), "mgd/logits": pytest.approx(logits)}
+    assert values(method) == {"mgd": pytest.approx(expected), "mgd.logits": pytest.approx(logits)}
     assert values(built(Mgd(logits_weight=0))).keys() == {"mgd"}
 
 
@@ -118,7 +118,7 @@ def test_mgd_is_zero_for_an_identity_and_nothing_hidden() -> None:
 def test_a_combination_is_its_parts_side_by_side() -> None:
     parts = (Gdd(noise="none"), Cwd(), Dist())
     found = values(built(Combined(methods=parts)))
-    assert found.keys() == {"gdd", "cwd", "dist/inter", "dist/intra"}
+    assert found.keys() == {"gdd", "cwd", "dist.inter", "dist.intra"}
     for part in (Cwd(), Dist()):  # those without weights of their own
         assert {name: found[name] for name in values(built(part))} == values(built(part))
 
@@ -126,7 +126,7 @@ def test_a_combination_is_its_parts_side_by_side() -> None:
 def test_the_same_kind_twice_is_numbered() -> None:
     methods = (Cwd(), Cwd(place="head", weight=1.0), Gdd(), Mgd(), Mgd(masked=0.5))
     method = built(Combined(methods=methods))
-    assert values(method).keys() == {"cwd_1", "cwd_2", "gdd", "mgd_1", "mgd_1/logits", "mgd_2", "mgd_2/logits"}
+    assert values(method).keys() == {"cwd_1", "cwd_2", "gdd", "mgd_1", "mgd_1.logits", "mgd_2", "mgd_2.logits"}
     assert values(method)["cwd_1"] == values(built(Cwd()))["cwd"]
     assert method.diagnostics().keys() == {"gdd/noise_gain", "gdd/aligned_std"}  # type: ignore[operator]
     assert {name.split(".")[1] for name, _ in method.named_parameters()} == {"cwd_2", "gdd", "mgd_1", "mgd_2"}

@@ -112,11 +112,11 @@ def test_the_terms_are_the_equation() -> None:
     for name, queues, per_class, weight in (("pixels", method.pixels, 12 // CLASSES + 1, 0.5), ("regions", method.regions, 3, 0.25)):
         keys = queues.sample(per_class, again)  # they are as the step left them: it writes before it compares
         expected = weight * similarity_kl(own, wanted, keys, keys, 0.1)
-        torch.testing.assert_close(terms[f"cirkd/{name}"], expected)
+        torch.testing.assert_close(terms[f"cirkd.{name}"], expected)
 
 
 def test_a_term_of_weight_zero_is_left_out_with_all_it_owns() -> None:
     method = distiller(pixel_weight=0, region_weight=0)
     assert not list(method.parameters()) and not list(method.buffers())
-    assert set(method(outputs(5), outputs(7), labels())) == {"cirkd/kd", "cirkd/images"}
-    assert set(distiller(kd_weight=0, image_weight=0)(outputs(5), outputs(7), labels())) == {"cirkd/pixels", "cirkd/regions"}
+    assert set(method(outputs(5), outputs(7), labels())) == {"cirkd.kd", "cirkd.images"}
+    assert set(distiller(kd_weight=0, image_weight=0)(outputs(5), outputs(7), labels())) == {"cirkd.pixels", "cirkd.regions"}

@@ -205,11 +205,11 @@ def test_features_are_compared_by_squares_and_logits_by_divergence() -> None:
     logits: Denoised = method.pairs["logits"](student.logits, teacher.logits)
     assert feature.autoencoder is not None
     assert terms == {
-        "diffkd/feature": pytest.approx(2 * mean_squared_error(feature.refined, feature.target).item()),
-        "diffkd/feature_noise": pytest.approx(0.5 * feature.diffusion.item()),
-        "diffkd/feature_autoencoder": pytest.approx(0.25 * feature.autoencoder.item()),
-        "diffkd/logits": pytest.approx(3 * pixel_kl(logits.refined, teacher.logits, 1.0).item()),
-        "diffkd/logits_noise": pytest.approx(0.5 * logits.diffusion.item()),
+        "diffkd.feature": pytest.approx(2 * mean_squared_error(feature.refined, feature.target).item()),
+        "diffkd.feature_noise": pytest.approx(0.5 * feature.diffusion.item()),
+        "diffkd.feature_autoencoder": pytest.approx(0.25 * feature.autoencoder.item()),
+        "diffkd.logits": pytest.approx(3 * pixel_kl(logits.refined, teacher.logits, 1.0).item()),
+        "diffkd.logits_noise": pytest.approx(0.5 * logits.diffusion.item()),
     }
     assert method.diagnostics() == {
         "diffkd/head_gamma": pytest.approx(feature.gamma.mean().item()),

@@ -23,15 +23,15 @@ MEMORY = Cirkd(pixel_queue=64, region_queue=8, pixel_samples=60, region_samples=
 CASES: list[tuple[Method, set[str]]] = [
     (Kd(), {"kd"}),  # nothing to train besides the student
     (Cwd(place="head"), {"cwd"}),
-    (Mgd(), {"mgd", "mgd/logits"}),
-    (Dist(), {"dist/inter", "dist/intra"}),
-    (MEMORY, {"cirkd/kd", "cirkd/images", "cirkd/pixels", "cirkd/regions"}),
+    (Mgd(), {"mgd", "mgd.logits"}),
+    (Dist(), {"dist.inter", "dist.intra"}),
+    (MEMORY, {"cirkd.kd", "cirkd.images", "cirkd.pixels", "cirkd.regions"}),
     (
         DiffKd(latent=8),
-        {f"diffkd/{name}" for name in ("feature", "feature_noise", "feature_autoencoder", "logits", "logits_noise")}
+        {f"diffkd.{name}" for name in ("feature", "feature_noise", "feature_autoencoder", "logits", "logits_noise")}
         | {f"diffkd/{place}_{what}" for place in ("head", "logits") for what in ("gamma", "std")},
     ),
-    (Combined(methods=(Cwd(), Cwd(place="stage4", weight=1.0), MEMORY)), {"cwd_1", "cwd_2", "cirkd/regions"}),
+    (Combined(methods=(Cwd(), Cwd(place="stage4", weight=1.0), MEMORY)), {"cwd_1", "cwd_2", "cirkd.regions"}),
 ]
 
 

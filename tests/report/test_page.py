@@ -255,3 +255,12 @@ def test_a_ladder_of_which_nothing_ran_proves_nothing(run: Path) -> None:
     page = page_of(run)
     assert "parity" in page.ids and "b: not run (torch is not installed)" in page.text
     assert "All limits are kept" not in page.text and "exported files answer like" not in page.text
+
+
+def test_a_combination_tells_every_method(run: Path) -> None:
+    card = read_json(run / "student" / "card.json")
+    card["training"]["method"] = {"kind": "combined", "methods": [card["training"]["method"], {"kind": "cwd", "place": "head"}]}
+    write_json(run / "student" / "card.json", card)
+    page = page_of(run)
+    for words in ("Trained with several distillation methods", "kind gdd, weight 20.0, temperature 4.0", "kind cwd, place head"):
+        assert words in page.text, words

@@ -20,7 +20,7 @@ from gddctl.models.protocol import Outputs
 
 
 class CirkdDistiller(nn.Module):
-    """Terms ``cirkd/kd``, ``cirkd/images``, ``cirkd/pixels``, ``cirkd/regions``; each is left out when its weight is 0.
+    """Terms ``cirkd.kd``, ``cirkd.images``, ``cirkd.pixels``, ``cirkd.regions``; each is left out when its weight is 0.
 
     Every forward pass of a training module writes the batch into the queues, before it compares with them.
 
@@ -48,15 +48,15 @@ class CirkdDistiller(nn.Module):
         terms: dict[str, Tensor] = {}
         if config.kd_weight > 0:
             logits = like(student.logits, teacher.logits)
-            terms["cirkd/kd"] = config.kd_weight * pixel_kl(logits, teacher.logits, config.kd_temperature)
+            terms["cirkd.kd"] = config.kd_weight * pixel_kl(logits, teacher.logits, config.kd_temperature)
         target = teacher.features[config.feature].detach()
         feature = like(student.features[config.feature], target)
         if config.image_weight > 0:
-            terms["cirkd/images"] = config.image_weight * cross_image_kl(feature, target, config.temperature, pool=config.pool)
+            terms["cirkd.images"] = config.image_weight * cross_image_kl(feature, target, config.temperature, pool=config.pool)
         if self.project is not None:
             projected = _unit(self.project(feature))
             for name, term in self._remembered(projected, _unit(target), labels).items():
-                terms[f"cirkd/{name}"] = term
+                terms[f"cirkd.{name}"] = term
         return terms
 
     def _remembered(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:

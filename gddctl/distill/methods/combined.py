@@ -47,5 +47,5 @@ class CombinedDistiller(nn.Module):
         }
 
     def _renamed(self, name: str, key: str) -> str:
-        """``kind/part`` as ``name/part``."""
+        """``kind.part`` as ``name.part``, ``kind/number`` as ``name/number``."""
         return name + key.removeprefix(self.kinds[name])

@@ -167,7 +167,7 @@ class DenoisedPair(nn.Module):
 
 
 class DiffKdDistiller(nn.Module):
-    """Terms ``diffkd/feature`` and ``diffkd/logits``, and of each what trains its denoiser: ``…_noise``, ``…_autoencoder``."""
+    """Terms ``diffkd.feature`` and ``diffkd.logits``, and of each what trains its denoiser: ``…_noise``, ``…_autoencoder``."""
 
     def __init__(self, config: DiffKd, pairs: Mapping[str, DenoisedPair]) -> None:
         super().__init__()
@@ -182,9 +182,9 @@ class DiffKdDistiller(nn.Module):
         for place, pair in self.pairs.items():
             found: Denoised = pair(take(student, place), take(teacher, place))
             if place == LOGITS:
-                name, compared = "diffkd/logits", config.logits_weight * pixel_kl(found.refined, found.target, TAU)
+                name, compared = "diffkd.logits", config.logits_weight * pixel_kl(found.refined, found.target, TAU)
             else:
-                name, compared = "diffkd/feature", config.feature_weight * mean_squared_error(found.refined, found.target)
+                name, compared = "diffkd.feature", config.feature_weight * mean_squared_error(found.refined, found.target)
             terms[name] = compared
             terms[f"{name}_noise"] = config.diffusion_weight * found.diffusion
             if found.autoencoder is not None:

@@ -13,7 +13,7 @@ from gddctl.models.protocol import Outputs
 
 
 class DistDistiller(nn.Module):
-    """Terms ``dist/inter`` (between the classes of a pixel) and ``dist/intra`` (between the pixels of a class). Nothing to train."""
+    """Terms ``dist.inter`` (between the classes of a pixel) and ``dist.intra`` (between the pixels of a class). Nothing to train."""
 
     def __init__(self, config: Dist) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class DistDistiller(nn.Module):
         """The weighted terms."""
         kept = labelled_pixels(labels, teacher.logits) if self.labelled_only else None
         inter, intra = class_correlation(like(student.logits, teacher.logits), teacher.logits, self.temperature, kept)
-        return {"dist/inter": self.inter_weight * inter, "dist/intra": self.intra_weight * intra}
+        return {"dist.inter": self.inter_weight * inter, "dist.intra": self.intra_weight * intra}
 
     def diagnostics(self) -> dict[str, float]:
         """Nothing."""

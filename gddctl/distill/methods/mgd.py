@@ -14,7 +14,7 @@ from gddctl.models.protocol import Outputs
 
 
 class MgdDistiller(nn.Module):
-    """Terms ``mgd`` on the feature and, unless its weight is 0, ``mgd/logits``: CWD, which the released configs add.
+    """Terms ``mgd`` on the feature and, unless its weight is 0, ``mgd.logits``: CWD, which the released configs add.
 
     Args:
         config: its settings.
@@ -43,7 +43,7 @@ class MgdDistiller(nn.Module):
         terms = {"mgd": self.weight * squared_error_per_image(generated, target)}
         if self.logits_weight > 0:
             logits = like(student.logits, teacher.logits)
-            terms["mgd/logits"] = self.logits_weight * channel_kl(logits, teacher.logits, self.logits_temperature)
+            terms["mgd.logits"] = self.logits_weight * channel_kl(logits, teacher.logits, self.logits_temperature)
         return terms
 
     def mask(self, aligned: Tensor) -> Tensor:

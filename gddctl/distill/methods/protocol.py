@@ -19,7 +19,7 @@ class Distiller(Protocol):
     """
 
     def __call__(self, student: Outputs, teacher: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
-        """Weighted scalar terms by name, to add to the task loss; names begin with the method's kind, parts follow after a slash.
+        """Weighted scalar terms by name, to add to the task loss; names begin with the method's kind, parts follow after a dot.
 
         Shape: labels (B, H, W) int64 at the images' size, 255 = ignore; for methods that ask for classes. Most do not.
         """
@@ -30,5 +30,8 @@ class Distiller(Protocol):
         ...
 
     def diagnostics(self) -> Mapping[str, float]:
-        """Numbers worth logging beside the loss, of the last call. Reads from the device: not at every step."""
+        """Numbers worth logging beside the loss, of the last call; a slash in their names tells them from terms.
+
+        Reads from the device: not at every step.
+        """
         ...
