@@ -51,14 +51,19 @@ def region_means(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor
 
 
 def random_pixels(
-    features: Tensor, labels: Tensor, classes: int, per_image: int, generator: torch.Generator | None
+    features: Tensor, labels: Tensor, classes: int, per_image: int, generator: torch.Generator | None, *, first_places: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Up to ``per_image`` random pixels of every class in every image, and which of them are real.
+
+    With ``first_places``, not of the class but of as many first places of the map as the class has pixels: the released CIRKD code
+    takes the drawn ranks for places.
 
     Shape: (B, C, h, w), (B, h, w) int64 -> (classes, B * n, C), (classes, B * n) bool, n at most ``per_image``.
     """
     batch, channels = features.shape[:2]
     member = _members(labels, classes)
+    if first_places:
+        member = torch.arange(member.shape[-1], device=member.device) < member.sum(-1, keepdim=True)
     order = torch.rand((batch, 1, member.shape[-1]), device=features.device, generator=generator)
     score, places = torch.where(member, order, -1.0).topk(min(per_image, member.shape[-1]), dim=-1)  # (B, K, n)
     rows = features.flatten(2).transpose(1, 2)  # (B, M, C)

@@ -82,6 +82,17 @@ def test_pixels_are_of_their_class_and_none_twice() -> None:
     assert 0 < valid.sum() == (there[:, 0] == 0).sum()  # fewer than asked for: the rest are no pixels of the class
 
 
+def test_the_released_codes_choice_takes_the_maps_first_places() -> None:
+    features = outputs(7).features["head"]
+    there = torch.full((2, 4, 6), 255)
+    there[:, 3, 1:] = 1  # five pixels, in the last row
+    pixels, valid = random_pixels(features, there, CLASSES, 4, torch.Generator().manual_seed(0), first_places=True)
+    assert valid.tolist() == [[False] * 8, [True] * 8, [False] * 8]
+    for image in range(2):
+        first = {tuple(row) for row in features[image].flatten(1).T[:5].tolist()}
+        assert {tuple(row) for row in pixels[1, 4 * image : 4 * image + 4].tolist()} <= first
+
+
 def test_a_training_step_fills_the_queues_and_an_evaluation_does_not() -> None:
     method = distiller()
     assert method.pixels is not None and method.regions is not None
@@ -111,7 +122,7 @@ def test_the_terms_are_the_equation() -> None:
     torch.rand((2, 1, 24), generator=again)  # which pixels entered
     for name, queues, per_class, weight in (("pixels", method.pixels, 12 // CLASSES + 1, 0.5), ("regions", method.regions, 3, 0.25)):
         keys = queues.sample(per_class, again)  # they are as the step left them: it writes before it compares
-        expected = weight * similarity_kl(own, wanted, keys, keys, 0.1)
+        expected = weight * similarity_kl(own, wanted, keys, keys, 0.1)[labels().flatten() != 255].mean()
         torch.testing.assert_close(terms[f"cirkd.{name}"], expected)
 
 

@@ -183,8 +183,12 @@ def test_memory_kl_is_the_equation() -> None:
     student, teacher = (F.normalize(x, dim=1) for x in pair(2, 4, 2, 3))
     keys = F.normalize(pair(5, 4)[0], dim=1)
     own, wanted = [rows_of(image) for image in student], [rows_of(image) for image in teacher]
-    expected = sum(loop_relation(a, b, keys.tolist(), keys.tolist()) for a, b in zip(own, wanted, strict=True)) / 2
-    assert memory_kl(student, teacher, keys, 0.1).item() == pytest.approx(expected)
+    labelled = torch.tensor([[[True, False, True], [False, False, False]], [[True, True, True], [True, False, True]]])
+    kept = [place for place in range(12) if labelled.flatten()[place]]
+    rows = [[image[i] for image in both for i in range(6)] for both in (own, wanted)]
+    expected = loop_relation([rows[0][i] for i in kept], [rows[1][i] for i in kept], keys.tolist(), keys.tolist())
+    assert memory_kl(student, teacher, keys, 0.1, labelled).item() == pytest.approx(expected)
+    assert memory_kl(student, teacher, keys, 0.1, torch.zeros_like(labelled)).item() == 0
 
 
 def test_computing_again_in_the_backward_pass_gives_the_plain_gradient() -> None:
@@ -195,9 +199,9 @@ def test_computing_again_in_the_backward_pass_gives_the_plain_gradient() -> None
         leaf = student.clone().requires_grad_()
         if plainly:
             rows = [x.flatten(2).transpose(1, 2).flatten(0, 1) for x in (leaf, teacher)]
-            loss = similarity_kl(rows[0], rows[1], keys, keys, 0.1)
+            loss = similarity_kl(rows[0], rows[1], keys, keys, 0.1).mean()
         else:
-            loss = memory_kl(leaf, teacher, keys, 0.1)
+            loss = memory_kl(leaf, teacher, keys, 0.1, torch.ones(2, 2, 3, dtype=torch.bool))
         torch.autograd.backward(loss)
         assert leaf.grad is not None
         gradients.append(leaf.grad)

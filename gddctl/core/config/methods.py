@@ -82,6 +82,7 @@ class Cirkd(Section):
     pixel_queue: PositiveInt = 20_000  # per class
     region_queue: PositiveInt = 2_000  # per class
     pixels_per_image: PositiveInt = 16  # that enter the queue, per image and class
+    pixels_from: Literal["class", "first places"] = "class"  # as the paper says; the released code draws from the map's first places
     pixel_samples: PositiveInt = 4096  # compared with at every step: this // classes + 1 per class
     region_samples: PositiveInt = 1024
     pool: bool = False  # their option: 2x2 average pooling before the relations between images

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gddctl.core.classes import IGNORE
 from gddctl.core.config.methods import Cirkd
 from gddctl.distill.class_queues import ClassQueues, gathered, random_pixels, region_means
 from gddctl.distill.losses import pixel_kl, resized_labels, similarity_kl
@@ -62,18 +63,23 @@ class CirkdDistiller(nn.Module):
     def _remembered(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Terms against the queues. Shape: both (B, Ct, h, w), unit vectors, labels (B, H, W)."""
         config, there = self.config, resized_labels(labels, teacher)
+        labelled = there != IGNORE
         found = {}
         if self.pixels is not None:
             if self.training:
-                self.pixels.push(*gathered(*random_pixels(teacher, there, self.classes, config.pixels_per_image, self.random)))
+                self.pixels.push(*gathered(*self._chosen(teacher, there)))
             keys = self.pixels.sample(config.pixel_samples // self.classes + 1, self.random)
-            found["pixels"] = config.pixel_weight * memory_kl(student, teacher, keys, config.temperature)
+            found["pixels"] = config.pixel_weight * memory_kl(student, teacher, keys, config.temperature, labelled)
         if self.regions is not None:
             if self.training:
                 self.regions.push(*gathered(*region_means(teacher, there, self.classes)))
             keys = self.regions.sample(config.region_samples // self.classes + 1, self.random)
-            found["regions"] = config.region_weight * memory_kl(student, teacher, keys, config.temperature)
+            found["regions"] = config.region_weight * memory_kl(student, teacher, keys, config.temperature, labelled)
         return found
+
+    def _chosen(self, teacher: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        released = self.config.pixels_from == "first places"
+        return random_pixels(teacher, labels, self.classes, self.config.pixels_per_image, self.random, first_places=released)
 
     def diagnostics(self) -> dict[str, float]:
         """Nothing."""
@@ -92,16 +98,19 @@ def cross_image_kl(student: Tensor, teacher: Tensor, temperature: float, *, pool
     students, teachers = _rows(_unit(student)), _rows(_unit(teacher))
     count = len(students)
     pairs = [(i, j) for i in range(count) for j in range(count)]
-    return torch.stack([_held_small(students[i], teachers[i], students[j], teachers[j], temperature) for i, j in pairs]).mean()
+    return torch.stack(
+        [_held_small(students[i], teachers[i], students[j], teachers[j], temperature) for i, j in pairs]
+    ).mean()  # pairs of one size
 
 
-def memory_kl(student: Tensor, teacher: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """KL between the distributions of a pixel's similarities to ``keys``, averaged over pixels; one image at a time.
+def memory_kl(student: Tensor, teacher: Tensor, keys: Tensor, temperature: float, labelled: Tensor) -> Tensor:
+    """KL between the distributions of a pixel's similarities to ``keys``, averaged over labelled pixels; one image at a time.
 
-    Shape: both (B, Ct, h, w), unit vectors, keys (J, Ct) -> ().
+    Shape: both (B, Ct, h, w), unit vectors, keys (J, Ct), labelled (B, h, w) bool -> (); 0 where nothing is labelled.
     """
     images = zip(_rows(student), _rows(teacher), strict=True)
-    return torch.stack([_held_small(own, wanted, keys, keys, temperature) for own, wanted in images]).mean()
+    found = torch.stack([_held_small(own, wanted, keys, keys, temperature) for own, wanted in images])  # (B, h*w)
+    return torch.where(labelled.flatten(1), found, 0.0).sum() / labelled.sum().clamp(min=1)
 
 
 def _held_small(*args: Tensor | float) -> Tensor:
