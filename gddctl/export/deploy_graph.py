@@ -9,13 +9,11 @@ import numpy as np
 
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import Artifact
-from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
-from gddctl.core.files import atomic_path
 from gddctl.core.lazy import require
 from gddctl.data.preprocess import gain_and_shift
-from gddctl.export.census import census_of
-from gddctl.export.graph_file import check_graph, load_artifact, save_model
+from gddctl.export.artifact_file import write_artifact
+from gddctl.export.graph_file import load_artifact
 
 
 def to_deploy(logits: Artifact, out: Path) -> Artifact:
@@ -32,12 +30,7 @@ def to_deploy(logits: Artifact, out: Path) -> Artifact:
     info = logits.info.model_copy(update={"graph": "deploy", "parent_sha256": logits.sha256})
     _prepend_normalisation(model.graph, info)
     _append_argmax(model.graph, info)
-    check_graph(model, info)
-    info = info.model_copy(update={"census": census_of(model)})
-    with atomic_path(out) as temporary:
-        save_model(model, info, temporary)
-        sha256 = sha256_file(temporary)
-    return Artifact(path=out, sha256=sha256, format="onnx", info=info)
+    return write_artifact(model, info, out)
 
 
 def _prepend_normalisation(graph: Any, info: ModelInfo) -> None:

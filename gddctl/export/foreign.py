@@ -11,12 +11,10 @@ from gddctl import __version__
 from gddctl.core.artifact.foreign_card import ForeignCard
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import Artifact
-from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError, RunFailed
-from gddctl.core.files import atomic_path
 from gddctl.core.lazy import require
 from gddctl.core.preprocess import PreprocessSpec
-from gddctl.export.census import census_of
+from gddctl.export.artifact_file import write_artifact
 from gddctl.export.foreign_body import convert_opset, finish, fold, free_batch, give_shape, name_batch, put_ends
 from gddctl.export.foreign_ends import Ends, Layout, find_ends
 from gddctl.export.foreign_read import Given, read_foreign
@@ -31,7 +29,6 @@ from gddctl.export.foreign_run import (
     noise_images,
     sqnr_db,
 )
-from gddctl.export.graph_file import check_graph, save_model
 from gddctl.export.preflight import Finding, channel_finding, opset_of, pool_edges, preflight, refuse
 
 _STRIDES = (2, 4, 8, 16, 32)  # by which networks answer in less than the image's size
@@ -75,7 +72,7 @@ def import_onnx(path: Path, card: ForeignCard, out: Path, *, opset: int = 20) ->
     checked = preflight(model, classes=card.table.names)
     refuse(checked, str(path))
     info = _info(card, given, spec, stride, opset_of(model))
-    return _written(model, info, out), (*findings, *checked)
+    return write_artifact(model, info, out), (*findings, *checked)
 
 
 def _refuse_before_running(model: Any, ends: Ends, spec: PreprocessSpec, place: str) -> None:
@@ -200,12 +197,3 @@ def _info(card: ForeignCard, given: Given, spec: PreprocessSpec, stride: int, op
         licence=card.licence,
         gddctl_version=__version__,
     )
-
-
-def _written(model: Any, info: ModelInfo, out: Path) -> Artifact:
-    check_graph(model, info)
-    info = info.model_copy(update={"census": census_of(model)})
-    with atomic_path(out) as temporary:
-        save_model(model, info, temporary)
-        sha256 = sha256_file(temporary)
-    return Artifact(path=out, sha256=sha256, format="onnx", info=info)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from gddctl.core.artifact.calibration import CalibrationRecord
 from gddctl.core.artifact.manifest import Artifact
-from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
-from gddctl.core.files import atomic_path
+from gddctl.export.artifact_file import write_artifact
 from gddctl.export.census import census_of, check_fp16
-from gddctl.export.graph_file import check_graph, load_artifact, save_model
+from gddctl.export.graph_file import load_artifact
 from gddctl.export.half import beyond_half, cast_to_half, float_nodes
 from gddctl.export.int8 import check_pair
 
@@ -38,19 +37,13 @@ def to_fp16(fp32: Artifact, out: Path, *, record: CalibrationRecord | None = Non
     convs = {node.output[0] for node in model.graph.node if node.op_type == "Conv"}
     in_float = len(convs & float_nodes(model.graph, kept))
     cast_to_half(model, kept)
-    counts = census_of(model)
-    check_fp16(counts, str(out), kept=in_float)
+    check_fp16(census_of(model), str(out), kept=in_float)
     info = fp32.info.model_copy(
         update={
             "precision": "fp16",
             "parent_sha256": fp32.sha256,
             "kept": tuple(sorted(kept)),
             "range_source": "weights" if record is None else "calibration",
-            "census": counts,
         }
     )
-    check_graph(model, info)
-    with atomic_path(out) as temporary:
-        save_model(model, info, temporary)
-        sha256 = sha256_file(temporary)
-    return Artifact(path=out, sha256=sha256, format="onnx", info=info)
+    return write_artifact(model, info, out)

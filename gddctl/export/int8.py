@@ -10,14 +10,13 @@ import numpy as np
 from gddctl.core.artifact.calibration import CalibrationRecord, preprocess_sha256
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.config.sections import Target
-from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
-from gddctl.core.files import atomic_path
 from gddctl.core.lazy import require
+from gddctl.export.artifact_file import write_artifact
 from gddctl.export.census import census_of, check_int8
 from gddctl.export.classifier import split_taps
 from gddctl.export.dilation import trim_padding
-from gddctl.export.graph_file import check_graph, load_artifact, save_model
+from gddctl.export.graph_file import load_artifact
 from gddctl.export.half import beyond_half, cast_to_half
 from gddctl.export.onnx_ops import choice_of, ops_of
 from gddctl.export.simplify import copies
@@ -76,12 +75,8 @@ def quantize(
     if target == "openvino":
         split_taps(model)
     changes = {"precision": "int8", "target": target, "parent_sha256": fp32.sha256, "calibration_sha256": record.digest}
-    info = fp32.info.model_copy(update={**changes, "kept": tuple(sorted(keep)), "census": census_of(model)})
-    check_graph(model, info)
-    with atomic_path(out) as temporary:
-        save_model(model, info, temporary)
-        sha256 = sha256_file(temporary)
-    return Artifact(path=out, sha256=sha256, format="onnx", info=info)
+    info = fp32.info.model_copy(update={**changes, "kept": tuple(sorted(keep))})
+    return write_artifact(model, info, out)
 
 
 def insert_qdq(model: Any, choice: Choice, record: CalibrationRecord, scheme: Scheme) -> None:

@@ -6,7 +6,6 @@ import logging
 import shutil
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gddctl.core.artifact.calibration import CalibrationRecord
 from gddctl.core.artifact.card import Card
@@ -16,9 +15,6 @@ from gddctl.core.reports.recovery import Recovery
 from gddctl.data.dataset import SegDataset
 from gddctl.data.subset import Subset
 from gddctl.pipeline.datasets import open_usable
-
-if TYPE_CHECKING:
-    from gddctl.export.calibration.images import Selection
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +77,10 @@ class Calibration:
         artifact = quantize(self._fp32, record, path, target=target)
         if not (self._config.recover or table):
             return artifact, None
-        images = Subset(self._train, self._selection.held_out)
+        images = self._held_out(record)
+        if not len(images):
+            log.warning("int8 for %s: no training image was left to judge on, so its gate was not checked here", target)
+            return artifact, None
         subject = Subject(self._fp32, record, images, target, limits)
         losses = sensitivity(subject) if table else None
         if self._config.recover:
@@ -104,12 +103,13 @@ class Calibration:
     def _val(self) -> SegDataset:
         return open_usable(self._data, self._data.val_split)
 
-    @cached_property
-    def _selection(self) -> Selection:
-        """The images that set ranges and the images that judge; no image does both, and none is of the val split."""
-        from gddctl.export.calibration.images import select_images
+    def _held_out(self, record: CalibrationRecord) -> Subset:
+        """Training images that set no range, and none of the val split: those that the record set aside, which a trained one did not."""
+        from gddctl.export.calibration.images import held_out_images, select_images
 
-        return select_images(self._train, self._config.calibration, held_out=self._val)
+        if record.scored_on:
+            return held_out_images(self._train, record)
+        return Subset(self._train, select_images(self._train, self._config.calibration, held_out=self._val).held_out)
 
 
 def bring_record(published: Path, path: Path) -> None:

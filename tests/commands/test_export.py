@@ -71,6 +71,13 @@ def test_a_gate_that_nothing_passes_is_exit_3_with_the_tables(bundle: Path, cli:
     assert done.code == 0 and [item["passed"] for item in done.json["recoveries"]] == [True]
 
 
+def test_a_set_too_small_to_judge_on_is_said(bundle: Path, cli: Cli, tmp_path: Path) -> None:
+    """Three training images: none is left beside those that set the ranges."""
+    assert cli("data", "synth", tmp_path / "set", "--train", "3", "--val", "2", "--height", "60", "--width", "80").code == 0
+    done = cli("export", bundle, "--precision", "int8", "--data", tmp_path / "set", *FEW, "--json")
+    assert done.code == 0 and "gate was not checked" in done.err and done.json["recoveries"] == []
+
+
 def test_a_second_export_calibrates_only_when_something_changed(bundle: Path, cli: Cli) -> None:
     words = ("export", bundle, "--precision", "int8", "--no-recover", "-v")
     assert "calibrate: step" in cli(*words, *FEW).err

@@ -58,3 +58,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class Crash(Exception):
+    """Stands for anything that ends the process."""
+
+
+class CrashAt(SilentReporter):
+    """Raises after ``step`` steps."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def tick(self, done: int) -> None:
+        if done == self._step:
+            raise Crash

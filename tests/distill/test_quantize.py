@@ -25,26 +25,12 @@ from gddctl.distill.resume import STATE_NAME
 from gddctl.distill.run import run_job
 from gddctl.distill.snapshot import restore
 from gddctl.quant.scheme import RULE_VERSION
+from tests.distill.conftest import Crash, CrashAt
 
 MakeJob = Callable[..., TrainJob]
 QatJob = Callable[..., TrainJob]
 ITERATIONS = 5
 TIMES = {"images_per_s", "data_wait", "seconds"}
-
-
-class Crash(Exception):
-    """Stands for anything that ends the process."""
-
-
-class CrashAt(SilentReporter):
-    """Raises after ``step`` steps."""
-
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def tick(self, done: int) -> None:
-        if done == self._step:
-            raise Crash
 
 
 @pytest.fixture(scope="module")

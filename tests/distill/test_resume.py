@@ -23,26 +23,12 @@ from gddctl.distill.progress import SilentReporter, StepReport
 from gddctl.distill.resume import META_NAME, STATE_NAME, Checkpoints, Position, optimizer_tensors, restore_optimizer
 from gddctl.distill.run import run_job
 from gddctl.models.weights import load_strictly
+from tests.distill.conftest import Crash, CrashAt
 
 MakeJob = Callable[..., TrainJob]
 TIMES = {"images_per_s", "data_wait", "seconds"}
 ITERATIONS = 7
 METHOD = Combined(methods=(Gdd(weight=1.0), Cirkd(pixel_queue=64, region_queue=8, pixel_samples=60, region_samples=30)))
-
-
-class Crash(Exception):
-    """Stands for anything that ends the process."""
-
-
-class CrashAt(SilentReporter):
-    """Raises after ``step`` steps."""
-
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def tick(self, done: int) -> None:
-        if done == self._step:
-            raise Crash
 
 
 class Notes(SilentReporter):

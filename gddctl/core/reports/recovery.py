@@ -45,8 +45,8 @@ class Recovery:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The blocks left in high precision in the end."""
-        return self.trades[-1].kept
+        """The blocks left in high precision in the file; none where nothing sufficed, since then the plain file stands."""
+        return self.trades[-1].kept if self else ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, with its schema number."""
