@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,30 +38,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Like :func:`atomic_path` for a folder; an older folder at ``path`` is replaced only when the new one is whole."""
+    """Like :func:`atomic_path` for a folder; an older folder at ``path`` is replaced only when the new one is whole.
+
+    Names are chosen before anything is made, so that an interrupt at any line leaves either the old folder or the new one and no third.
+    """
+    token = f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporary, old = path.with_name(f".{path.name}.tmp-{token}"), path.with_name(f".{path.name}.old-{token}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
-        temporary.chmod(0o755)
-    except OSError as error:
-        raise disk_error(path, error) from error
-    try:
+        temporary.mkdir()
         yield temporary
         for member in temporary.rglob("*"):
             _fsync(member)
         _fsync(temporary)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
-            path.replace(old / path.name)
-            temporary.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.replace(path)
+            path.replace(old)
+        temporary.replace(path)
         _fsync(path.parent)
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():  # stopped between the two renames
+            old.replace(path)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

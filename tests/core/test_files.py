@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import inspect
+import itertools
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from gddctl.core import files
 from gddctl.core.artifact.manifest import manifest_row, verify_file
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError, RunFailed, UsageError
@@ -50,6 +54,57 @@ def test_a_failed_folder_keeps_the_old_one(tmp_path: Path) -> None:
         (temporary / "y").write_text("3")
     assert sorted(path.name for path in folder.iterdir()) == ["y"]
     assert leftovers(tmp_path) == []
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt before the ``at``-th line of files.py that is run, up to the clean-up, which a second Ctrl-C may cut short."""
+
+    def __init__(self, at: int) -> None:
+        self.left, self.struck = at, False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Interrupt | None:
+        if frame.f_code.co_filename != files.__file__:
+            return None
+        if event == "line" and frame.f_lineno < CLEAN_UP:
+            self.left -= 1
+            if self.left == 0:
+                self.struck = True
+                raise KeyboardInterrupt
+        return self
+
+
+CLEAN_UP = next(
+    number
+    for number, line in enumerate(inspect.getsource(files).splitlines(), 1)
+    if line.strip() == "finally:" and number > inspect.getsourcelines(files.atomic_folder)[1]
+)
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["new", "replacing"])
+def test_an_interrupt_at_any_line_leaves_the_old_folder_or_the_new_one(tmp_path: Path, before: bool) -> None:
+    struck: list[str] = []
+    for at in itertools.count(1):
+        folder = tmp_path / str(at) / "bundle"
+        folder.parent.mkdir()
+        if before:
+            folder.mkdir()
+            (folder / "old").write_text("1")
+        interrupt = Interrupt(at)
+        tracing = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            with atomic_folder(folder) as temporary:
+                (temporary / "new").write_text("2")
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(tracing)
+        if not interrupt.struck:
+            break
+        struck.append(",".join(sorted(path.name for path in folder.iterdir())) if folder.exists() else "")
+        assert leftovers(folder.parent) == []
+    assert sorted(set(struck)) == (["new", "old"] if before else ["", "new"])
+    assert len(struck) > 8  # lines were really stopped at, before, amid and after the writing
 
 
 def test_json_refuses_nan_and_names_broken_files(tmp_path: Path) -> None:
