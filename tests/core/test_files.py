@@ -57,7 +57,7 @@ def test_a_failed_folder_keeps_the_old_one(tmp_path: Path) -> None:
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt before the ``at``-th line of files.py that is run, up to the clean-up, which a second Ctrl-C may cut short."""
+    """Raises KeyboardInterrupt before the ``at``-th line of files.py that runs, up to the clean-up, which a second Ctrl-C may cut short."""
 
     def __init__(self, at: int) -> None:
         self.left, self.struck = at, False
