@@ -1,0 +1,307 @@
+"""Methods trained alike and held against each other: the numbers, and what they say, computed from them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+COMPARISON_SCHEMA = 1
+REFERENCE = "none"  # the method that every other one is held against: no distillation
+LEVEL = 0.95  # of every interval; verdicts are at 1 - LEVEL
+
+Budget = Literal["iterations", "seconds"]
+Point = tuple[int, float, float]  # (iteration, seconds of training until then, mIoU 0..1)
+Outcome = Literal["better", "worse", "better before Holm", "worse before Holm", "not told apart", "not judged"]
+
+
+@dataclass(frozen=True, order=True)
+class Arm:
+    """One side of a comparison: a method, for how long, and what made that length equal between methods."""
+
+    method: str
+    iterations: int
+    budget: Budget = "iterations"
+
+    @property
+    def group(self) -> tuple[Budget, int]:
+        """Arms of one group compare fairly: all had the same iterations, or all the same seconds."""
+        return (self.budget, self.iterations if self.budget == "iterations" else 0)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a method with a seed. Its confusion counts by image travel beside it, under :attr:`key`.
+
+    What was not measured is None. A failed cell has an error and no score.
+    """
+
+    method: str
+    seed: int
+    iterations: int
+    state: Literal["done", "failed"]
+    error: str | None = None  # what went wrong, one line
+    miou: float | None = None  # 0..1, at full label resolution
+    seconds: float | None = None  # of the whole training, validations left out
+    step_seconds: float | None = None  # median of this training's own steps
+    peak_memory_mb: float | None = None  # 10**6 bytes
+    extra_parameters: int | None = None  # trained beside the student and thrown away
+    curve: tuple[Point, ...] = ()  # validations while training
+    budget: Budget = "iterations"
+
+    @property
+    def arm(self) -> Arm:
+        """Which side this training belongs to; its seeds are the other cells of the same arm."""
+        return Arm(self.method, self.iterations, self.budget)
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """(method, seed, iterations): under which its counts are handed over."""
+        return (self.method, self.seed, self.iterations)
+
+    @property
+    def scored(self) -> bool:
+        """Done, with a score."""
+        return self.state == "done" and self.miou is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**asdict(self), "curve": [list(point) for point in self.curve]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Cell:
+        """Read back :meth:`to_json`; unknown keys are passed over, so that a cell's file may hold more."""
+        given = {item.name: value[item.name] for item in fields(cls) if item.name in value}
+        return cls(**{**given, "curve": _curve(value.get("curve", ()))})
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One arm over its seeds."""
+
+    arm: Arm
+    scores: tuple[tuple[int, float], ...]  # (seed, mIoU 0..1) of the cells that are done, by seed
+    failed: tuple[tuple[int, str], ...]  # (seed, error)
+    seconds: float | None  # of a whole training, mean over the cells that are done
+    step_seconds: float | None  # from the interleaved measurement where there is one, else the median of the cells
+    peak_memory_mb: float | None  # largest of the cells
+    extra_parameters: int | None
+    curves: tuple[tuple[int, tuple[Point, ...]], ...] = ()  # (seed, validations)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """mIoU 0..1 by seed."""
+        return tuple(score for _, score in self.scores)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that are done."""
+        return tuple(seed for seed, _ in self.scores)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean mIoU 0..1 over the seeds; None where every cell failed."""
+        return statistics.fmean(self.values) if self.scores else None
+
+    @property
+    def std_points(self) -> float | None:
+        """Sample standard deviation over the seeds, in points; None below two."""
+        return 100 * statistics.stdev(self.values) if len(self.scores) > 1 else None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> MethodRow:
+        """Read back what :meth:`Comparison.to_json` wrote of a row."""
+        given = {item.name: value[item.name] for item in fields(cls)}
+        return cls(**{
+            **given,
+            "arm": Arm(**value["arm"]),
+            "scores": tuple((seed, score) for seed, score in value["scores"]),
+            "failed": tuple((seed, error) for seed, error in value["failed"]),
+            "curves": tuple((seed, _curve(points)) for seed, points in value["curves"]),
+        })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two arms over the seeds that both have: the mean difference of their mIoU and how sure it is. Differences are first minus second."""
+
+    first: Arm
+    second: Arm
+    seeds: tuple[int, ...]  # that both have done
+    left_out: tuple[int, ...]  # that only one of them has done
+    images: int  # resampled; 0 where counts were not at hand, and the interval then covers seeds alone
+    difference_points: float
+    low_points: float | None  # of the 95 % interval; None where there is neither a second seed nor an image to resample
+    high_points: float | None
+    p: float | None  # two-sided: twice the share of draws on the other side of zero, not adjusted for other pairs
+
+    @property
+    def kind(self) -> Literal["against none", "between methods", "same method", "equal seconds"]:
+        """What the pair asks; ``equal seconds`` is the undistilled student trained for longer at no more cost."""
+        if self.first.method == self.second.method:
+            return "same method"
+        if self.first.group != self.second.group:
+            return "equal seconds"
+        return "against none" if REFERENCE in (self.first.method, self.second.method) else "between methods"
+
+    @property
+    def covers_seeds(self) -> bool:
+        """Whether the interval says what another training would give."""
+        return len(self.seeds) > 1
+
+    def outcome(self, p_holm: float | None = None) -> Outcome:
+        """What the numbers say of ``first``.
+
+        Args:
+            p_holm: adjusted for the other pairs of the family, where there is one.
+        """
+        if self.p is None:
+            return "not judged"
+        alpha = 1 - LEVEL
+        if self.p > alpha or self.difference_points == 0:
+            return "not told apart"
+        better = self.difference_points > 0
+        if p_holm is not None and p_holm > alpha:
+            return "better before Holm" if better else "worse before Holm"
+        return "better" if better else "worse"
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Pair:
+        """Read back what :meth:`Comparison.to_json` wrote of a pair; the outcome is computed anew."""
+        given = {item.name: value[item.name] for item in fields(cls)}
+        arms = {"first": Arm(**value["first"]), "second": Arm(**value["second"])}
+        return cls(**{**given, **arms, "seeds": tuple(value["seeds"]), "left_out": tuple(value["left_out"])})
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who taught, what it reaches on the same images, and what it cost."""
+
+    name: str
+    miou: float | None  # 0..1
+    seconds: float | None  # of its own training; None where somebody else trained it
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """One method's step in the interleaved measurement."""
+
+    method: str
+    seconds: float  # median over the rounds
+    low: float  # fastest and slowest round
+    high: float
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """How long a step takes, measured in turns on one machine, and how that was done."""
+
+    how: str  # rounds, steps in a round, device: in words
+    times: tuple[StepTime, ...]
+
+    def of(self, method: str) -> StepTime | None:
+        """The time of ``method``, if it was measured."""
+        return next((time for time in self.times if time.method == method), None)
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How the intervals were made."""
+
+    name: str
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms, every pair that a reader asks for, and how they were measured."""
+
+    protocol: str  # how a cell was scored, in words
+    split: str  # "val" or "held-out training images"
+    images: int  # scored, of that split
+    bootstrap: Bootstrap
+    teacher: Teacher | None
+    step_times: StepTimes | None
+    rows: tuple[MethodRow, ...]  # best mean first within a group
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...] = ()
+
+    def row(self, arm: Arm) -> MethodRow | None:
+        """The row of ``arm``."""
+        return next((row for row in self.rows if row.arm == arm), None)
+
+    def groups(self) -> tuple[tuple[MethodRow, ...], ...]:
+        """Rows that compare fairly with each other, group by group, in order of appearance."""
+        keys = dict.fromkeys(row.arm.group for row in self.rows)
+        return tuple(tuple(row for row in self.rows if row.arm.group == key) for key in keys)
+
+    def pair(self, one: Arm, other: Arm) -> Pair | None:
+        """The pair of these two arms, in whichever order it stands."""
+        return next((pair for pair in self.pairs if {pair.first, pair.second} == {one, other}), None)
+
+    def against_none(self, row: MethodRow) -> Pair | None:
+        """The paired difference of ``row`` to no distillation in its own group."""
+        found = (pair for pair in self.pairs if pair.kind == "against none" and pair.first == row.arm)
+        return next(found, None)
+
+    def family(self, pair: Pair) -> tuple[Pair, ...]:
+        """The pairs that ``pair`` is adjusted for: those of its kind in its group. Questions asked once stand alone."""
+        if pair.kind not in ("against none", "between methods"):
+            return (pair,)
+        return tuple(other for other in self.pairs if other.kind == pair.kind and other.first.group == pair.first.group)
+
+    def p_holm(self, pair: Pair) -> float | None:
+        """``pair.p`` adjusted by Holm's method over its family."""
+        family = [other for other in self.family(pair) if other.p is not None]
+        return None if pair.p is None else holm([other.p for other in family if other.p is not None])[family.index(pair)]
+
+    def outcome(self, pair: Pair) -> Outcome:
+        """What the numbers say of ``pair.first``, adjusted for its family."""
+        return pair.outcome(self.p_holm(pair))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form, with its schema number; what is computed is written for readers and never read back."""
+        rows = [{**asdict(row), "mean": row.mean, "std_points": row.std_points} for row in self.rows]
+        pairs = [{**asdict(pair), "kind": pair.kind, "p_holm": self.p_holm(pair), "outcome": self.outcome(pair)} for pair in self.pairs]
+        return {"schema": COMPARISON_SCHEMA, "level": LEVEL, **asdict(self), "rows": rows, "pairs": pairs}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Comparison:
+        """Read back :meth:`to_json`.
+
+        Raises:
+            ValueError: a later schema than this version knows.
+        """
+        if value["schema"] > COMPARISON_SCHEMA:
+            raise ValueError(f"comparison schema {value['schema']}, this version reads up to {COMPARISON_SCHEMA}")
+        times = value["step_times"]
+        return cls(
+            protocol=value["protocol"],
+            split=value["split"],
+            images=value["images"],
+            bootstrap=Bootstrap(**value["bootstrap"]),
+            teacher=None if value["teacher"] is None else Teacher(**value["teacher"]),
+            step_times=None if times is None else StepTimes(times["how"], tuple(StepTime(**time) for time in times["times"])),
+            rows=tuple(MethodRow.from_json(row) for row in value["rows"]),
+            pairs=tuple(Pair.from_json(pair) for pair in value["pairs"]),
+            notes=tuple(value["notes"]),
+        )
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment of p-values, in the order given.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, running = [0.0] * len(values), 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda index: values[index])):
+        running = max(running, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def _curve(points: Any) -> tuple[Point, ...]:
+    return tuple((int(step), float(seconds), float(miou)) for step, seconds, miou in points)
