@@ -81,12 +81,16 @@ def parse_override(text: str) -> dict[str, Any]:
     return result
 
 
+_ONE_CLASS = ("teacher",)  # sections whose kinds share their keys: what was said for one kind is meant for the other
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested ``base`` with ``over`` on top; a section whose ``kind`` changes starts afresh."""
+    """Nested ``base`` with ``over`` on top; a section whose ``kind`` changes starts afresh, but for those whose kinds share their keys."""
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
-        same_kind = not (isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", old.get("kind")) != old.get("kind"))
+        changes = isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", old.get("kind")) != old.get("kind")
+        same_kind = key in _ONE_CLASS or not changes
         if isinstance(value, Mapping) and isinstance(old, Mapping) and same_kind:
             result[key] = merge(old, value)
         else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_serializer, model_validator
 
+from gddctl.core.config.label_assisted import NoisingConfig, SmoothingConfig, TeacherKind
 from gddctl.core.config.methods import Gdd, Method
 from gddctl.core.preprocess import PreprocessSpec, Side
 from gddctl.core.section import Section
@@ -62,12 +63,33 @@ class NetworkConfig(Section):
 
 
 class TeacherConfig(NetworkConfig):
-    """The teacher: trained here, or a ready bundle."""
+    """The teacher: trained here, or a ready bundle, which knows its own kind."""
 
-    encoder: str = "resnet50"
+    kind: TeacherKind = "network"
+    encoder: str = "resnet50"  # the published label-assisted teacher is as large as its student: set it
     bundle: Path | None = None  # a finished teacher bundle; then nothing is trained
     iterations: PositiveInt | None = None  # null: train.iterations
     time_limit: PositiveFloat | None = None  # seconds; null: train.time_limit
+    noising: NoisingConfig = NoisingConfig()  # of kind label_assisted
+    smoothing: SmoothingConfig = SmoothingConfig()  # of kind smoothed_labels; its logits have this network's output_stride
+
+    @model_validator(mode="after")
+    def _settings_are_of_its_kind(self) -> TeacherConfig:
+        own: dict[TeacherKind, tuple[str, Section]] = {
+            "label_assisted": ("noising", NoisingConfig()),
+            "smoothed_labels": ("smoothing", SmoothingConfig()),
+        }
+        for kind, (key, default) in own.items():
+            if self.kind != kind and getattr(self, key) != default:
+                raise ValueError(f"'{key}' belongs to kind '{kind}', and kind is '{self.kind}'")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _keys_of_its_kind(self, serialise: Any) -> dict[str, Any]:
+        """A plain teacher has no more keys than before there were other kinds: runs from then are still the same run."""
+        found: dict[str, Any] = serialise(self)
+        unused = {"network": ("kind", "noising", "smoothing"), "label_assisted": ("smoothing",), "smoothed_labels": ("noising",)}
+        return {key: value for key, value in found.items() if key not in unused[self.kind]}
 
 
 class StudentConfig(NetworkConfig):
