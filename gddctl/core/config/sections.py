@@ -32,6 +32,16 @@ class SyntheticConfig(Section):
     seed: NonNegativeInt = 7
 
 
+class HoldoutConfig(Section):
+    """Training images kept out of training, so that settings can be chosen on them and never on val; their split is ``HELD_OUT``."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the training split
+    seed: NonNegativeInt = 0
+
+
+HELD_OUT = "held-out"  # name of the split of images that ``data.holdout`` keeps out of the training split
+
+
 class DataConfig(Section):
     """Labelled images and how they reach the network."""
 
@@ -43,6 +53,13 @@ class DataConfig(Section):
     synthetic: SyntheticConfig = SyntheticConfig()
     skip_bad: NonNegativeInt = 0  # training refuses a set with more than this many bad pairs
     cache: Literal["none", "ram"] = "ram"  # keep decoded, resized pairs in memory (uint8)
+    holdout: HoldoutConfig | None = None  # null: every image of the training split trains
+
+    @model_serializer(mode="wrap")
+    def _plain_without_holdout(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings from before there was a holdout read, and are named by their digest, as they always were."""
+        settings: dict[str, Any] = handler(self)
+        return settings if self.holdout is not None else {key: value for key, value in settings.items() if key != "holdout"}
 
     @model_validator(mode="after")
     def _real_data_has_a_root(self) -> DataConfig:
