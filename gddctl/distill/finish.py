@@ -1,4 +1,4 @@
-"""The end of a training: the best weights as a bundle, judged through the runtime that everybody will use."""
+"""The end of a training: its best or last weights as a bundle, judged through the runtime that everybody will use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import gddctl
 from gddctl.core.artifact.card import Card, TrainingRecord
@@ -28,13 +29,14 @@ STAGING = "bundle"  # a bundle without its evaluation, among the checkpoints
 
 
 def write_bundle(job: TrainJob, parts: Parts, position: Position, checkpoints: Checkpoints, preparation: Preparation, world: int) -> Path:
-    """Save the best weights, score the very files that were saved, and put both together as ``OUT/ROLE``.
+    """Save the weights that ``job.keep`` names, score the very files that were saved, and put both together as ``OUT/ROLE``.
 
     Raises:
         RunFailed: the disk is full or not writable; the checkpoints still stand.
     """
     model = build_segmenter(job.network.model_copy(update={"encoder_weights": "none"}), len(parts.classes), aux=False)
-    model.load_state_dict(checkpoints.read_best(position.best_step), strict=True)
+    kept = checkpoints.read_best(position.best_step) if job.keep == "best" else parts.shipped.plain_state_dict()
+    model.load_state_dict(kept, strict=True)
     staging = job.checkpoints / STAGING
     card = card_of(job, parts, position, world)
     if parts.quantised is not None:
@@ -68,7 +70,7 @@ def card_of(job: TrainJob, parts: Parts, position: Position, world: int) -> Card
         config_digest=job.config_digest,
         training=TrainingRecord(
             iterations=position.step,
-            best_iteration=position.best_step,
+            best_iteration=position.best_step if job.keep == "best" else position.step,
             seconds=position.seconds,
             images_seen=position.step * job.train.batch_size,
             seed=job.seed,
@@ -77,6 +79,12 @@ def card_of(job: TrainJob, parts: Parts, position: Position, world: int) -> Card
             method=method,
             teacher_weights_sha256=parts.teacher_sha256,
             init_weights_sha256=parts.init_sha256,
+            method_parameters=None if parts.distiller is None else _trained(parts.distiller),
         ),
         gddctl_version=gddctl.__version__,
     )
+
+
+def _trained(module: nn.Module) -> int:
+    """Parameters of ``module`` that learn."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

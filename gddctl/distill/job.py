@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import NonNegativeInt, field_validator, model_validator
 
@@ -27,6 +27,7 @@ class TrainJob(Section):
     teacher: Path | None = None  # bundle
     init: Path | None = None  # bundle to start from
     quantize: QuantizeConfig | None = None  # train through the INT8 graph; needs init
+    keep: Literal["best", "last"] = "best"  # which weights the bundle holds: of the best validation, or of the last step
     out: Path
     config_digest: str = ""
 
@@ -72,4 +73,6 @@ class TrainJob(Section):
             settings.pop(key)
         if self.quantize is None:
             settings.pop("quantize")  # checkpoints from before there was such a key are still the same training
+        if self.keep == "best":
+            settings.pop("keep")
         return settings

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from gddctl.core.classes import ClassTable
+from gddctl.core.config.label_assisted import NoisingConfig, SmoothingConfig, TeacherKind
 from gddctl.core.config.sections import DataConfig, Int8Target, NetworkConfig
 from gddctl.core.preprocess import PreprocessSpec
 from gddctl.core.section import Section
@@ -30,7 +31,10 @@ class TrainingRecord(Section):
     precision: str
     method: dict[str, Any] | None = None  # settings of the distillation method
     teacher_weights_sha256: str | None = None
+    teacher_kind: TeacherKind | None = None
+    teacher_noising: NoisingConfig | None = None  # how the labels were noised that a label-assisted teacher read
     init_weights_sha256: str | None = None
+    method_parameters: NonNegativeInt | None = None  # trained beside the student for the method, and thrown away
 
 
 class RangeImage(Section):
@@ -61,6 +65,9 @@ class Card(Section):
     schema_version: Literal[1] = 1
     name: str
     role: Role
+    kind: TeacherKind = "network"  # the others see the label: they teach, and can be neither run on an image nor exported
+    noising: NoisingConfig | None = None  # of a label-assisted teacher
+    smoothing: SmoothingConfig | None = None  # of smoothed labels; of ``network`` only the output stride is theirs
     network: NetworkConfig
     differs_from_paper: tuple[str, ...] = ()  # where our network is not the papers'
     parameters: NonNegativeInt  # count
