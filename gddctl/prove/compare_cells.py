@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gddctl.core.reports.comparison import Cell, Comparison, StepTimes, Teacher
+from gddctl.core.errors import DataError
+from gddctl.core.reports.comparison import REFERENCE, Arm, Bootstrap, Cell, Comparison, MethodRow, Pair, StepTimes, Teacher
+from gddctl.prove.bootstrap import NAME, Array, ImageDraws, Tallies, paired_difference
+
+SAME_SCORE = 1e-6  # between a cell's score and that of its counts: the same integers, divided in another order
+SAME_SECONDS = 1.05  # a training this much longer still cost "the same": step times are known to a few percent
+
+Key = tuple[str, int, int]
 
 
 def compare_cells(
     cells: Sequence[Cell],
-    counts: Mapping[tuple[str, int, int], NDArray[np.int64]],
+    counts: Mapping[Key, NDArray[np.int64]],
     *,
     protocol: str,
     split: str,
@@ -22,12 +32,12 @@ def compare_cells(
     seed: int = 0,
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Hold the arms of ``cells`` against each other.
+    """Hold the arms of ``cells`` against each other. Lives in ``prove``: it judges, and needs numpy alone.
 
     Args:
         cells: done and failed ones, in any order; a cell that serves both budgets is given once for each.
         counts: by :attr:`Cell.key`, (images, K, K) of one cell, rows = label, columns = prediction, the same images in the same order
-            for all. Each is asked for once, so that a mapping may read files. A cell that is not there counts with its score alone.
+            for all. Each is asked for once, so that a mapping may read files. Where a cell's are missing, its pairs cover seeds alone.
         protocol: how the cells were scored, in words.
         split: "val" or "held-out training images".
         teacher: who taught.
@@ -39,4 +49,156 @@ def compare_cells(
     Raises:
         DataError: counts of different images or classes, or counts that do not give the cell's score; the message names the cell.
     """
-    raise NotImplementedError
+    rows = _rows(cells, step_times)
+    judge = _judge({cell.key: cell for cell in cells if cell.scored}, counts, draws, seed)
+    return Comparison(
+        protocol=protocol,
+        split=split,
+        images=judge.images,
+        bootstrap=Bootstrap(NAME, draws, seed),
+        teacher=teacher,
+        step_times=step_times,
+        rows=rows,
+        pairs=tuple(pair for one, other in _asked(rows) if (pair := judge.pair(one, other)) is not None),
+        notes=tuple(notes),
+    )
+
+
+def _rows(cells: Sequence[Cell], step_times: StepTimes | None) -> tuple[MethodRow, ...]:
+    """One row per arm, group by group in order of appearance, the best mean first."""
+    arms: dict[Arm, list[Cell]] = {}
+    for cell in cells:
+        arms.setdefault(cell.arm, []).append(cell)
+    groups = list(dict.fromkeys(arm.group for arm in arms))
+    rows = [_row(arm, sorted(members, key=lambda cell: cell.seed), step_times) for arm, members in arms.items()]
+    return tuple(sorted(rows, key=lambda row: (groups.index(row.arm.group), -(row.mean if row.mean is not None else -1.0))))
+
+
+def _row(arm: Arm, cells: Sequence[Cell], step_times: StepTimes | None) -> MethodRow:
+    done = [cell for cell in cells if cell.scored]
+    timed = step_times.of(arm.method) if step_times is not None else None
+    steps = [cell.step_seconds for cell in done if cell.step_seconds is not None]
+    seconds = [cell.seconds for cell in done if cell.seconds is not None]
+    return MethodRow(
+        arm=arm,
+        scores=tuple((cell.seed, cell.miou) for cell in done if cell.miou is not None),
+        failed=tuple((cell.seed, cell.error or "no score") for cell in cells if not cell.scored),
+        seconds=statistics.fmean(seconds) if seconds else None,
+        step_seconds=timed.seconds if timed is not None else statistics.median(steps) if steps else None,
+        peak_memory_mb=max((cell.peak_memory_mb for cell in done if cell.peak_memory_mb is not None), default=None),
+        extra_parameters=next((cell.extra_parameters for cell in done if cell.extra_parameters is not None), None),
+        curves=tuple((cell.seed, cell.curve) for cell in done if cell.curve),
+    )
+
+
+def _asked(rows: Sequence[MethodRow]) -> Iterator[tuple[MethodRow, MethodRow]]:
+    """Which arms are held against each other: see :attr:`Pair.kind`."""
+    for one, other in combinations(rows, 2):  # rows stand best first, so that differences between methods are not negative
+        if one.arm.group == other.arm.group and one.arm.method != other.arm.method:
+            yield (other, one) if one.arm.method == REFERENCE else (one, other)
+    for method in dict.fromkeys(row.arm.method for row in rows):
+        lengths = {row.arm.iterations: row for row in rows if row.arm.method == method}
+        for shorter, longer in pairwise(sorted(lengths)):
+            yield lengths[longer], lengths[shorter]
+    for row in rows:
+        longest = max(_no_dearer(row, rows), key=lambda other: other.arm.iterations, default=None)
+        if longest is not None:
+            yield longest, row
+
+
+def _no_dearer(row: MethodRow, rows: Sequence[MethodRow]) -> Iterator[MethodRow]:
+    """Undistilled students of other groups that trained for longer than ``row`` and took no longer."""
+    cost = _cost(row)
+    for other in rows:
+        if other.arm.method == REFERENCE != row.arm.method and other.arm.group != row.arm.group and cost is not None:
+            own = _cost(other)
+            if own is not None and other.arm.iterations > row.arm.iterations and own <= cost * SAME_SECONDS:
+                yield other
+
+
+def _cost(row: MethodRow) -> float | None:
+    """Seconds of a training: by the step where it was measured, since cells may have shared a machine."""
+    return row.arm.iterations * row.step_seconds if row.step_seconds is not None else row.seconds
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Every scored cell's mIoU, as it is and in every draw of the images."""
+
+    observed: Mapping[Key, float]
+    resampled: Mapping[Key, Array]  # (draws,); empty where no counts were given
+    images: int
+    draws: int
+    seed: int
+
+    def pair(self, one: MethodRow, other: MethodRow) -> Pair | None:
+        """``one`` minus ``other`` over the seeds that both have; None without such a seed."""
+        seeds = tuple(seed for seed in one.seeds if seed in other.seeds)
+        if not seeds:
+            return None
+        ours, theirs = _keys(one, seeds), _keys(other, seeds)
+        observed = np.array([self.observed[a] - self.observed[b] for a, b in zip(ours, theirs, strict=True)])
+        counted = all(key in self.resampled for key in (*ours, *theirs))
+        resampled = np.stack([self.resampled[a] - self.resampled[b] for a, b in zip(ours, theirs, strict=True)]) if counted else None
+        estimate = paired_difference(100 * observed, None if resampled is None else 100 * resampled, draws=self.draws, seed=self.seed)
+        return Pair(
+            first=one.arm,
+            second=other.arm,
+            seeds=seeds,
+            left_out=tuple(sorted(set(one.seeds) ^ set(other.seeds))),
+            images=self.images if counted else 0,
+            difference_points=estimate.difference,
+            low_points=estimate.low,
+            high_points=estimate.high,
+            p=estimate.p,
+        )
+
+
+def _keys(row: MethodRow, seeds: Sequence[int]) -> list[Key]:
+    return [(row.arm.method, seed, row.arm.iterations) for seed in seeds]
+
+
+def _judge(cells: Mapping[Key, Cell], counts: Mapping[Key, NDArray[np.int64]], draws: int, seed: int) -> _Judge:
+    resampled: dict[Key, Array] = {}
+    draws_of_images: ImageDraws | None = None
+    first: tuple[Cell, NDArray[np.int64]] | None = None  # whose labels all others must have
+    for key in sorted(cells):
+        if key not in counts:
+            continue
+        mine = counts[key]
+        labels = mine.sum(2)  # (images, K) pixels by label
+        if first is None:
+            first, draws_of_images = (cells[key], labels), ImageDraws(len(mine), draws, seed)
+        _require_same_images(cells[key], labels, *first)
+        tallies = Tallies.of(mine)
+        _require_own_score(cells[key], tallies)
+        assert draws_of_images is not None
+        resampled[key] = draws_of_images.scores(tallies)
+    observed = {key: cell.miou for key, cell in cells.items() if cell.miou is not None}
+    return _Judge(observed, resampled, 0 if first is None else len(first[1]), draws, seed)
+
+
+def _require_same_images(cell: Cell, labels: NDArray[np.int64], other: Cell, theirs: NDArray[np.int64]) -> None:
+    """Counts of the same images have the same pixels by label, image by image."""
+    if labels.shape != theirs.shape:
+        what = f"counts of {labels.shape[0]} images and {labels.shape[1]} classes, expected {theirs.shape[0]} and {theirs.shape[1]}"
+    elif (labels != theirs).any():
+        image = int(np.flatnonzero((labels != theirs).any(1))[0])
+        what = f"the labels of image {image} have other pixel counts than"
+    else:
+        return
+    raise DataError(
+        f"cell {_name(cell)}: {what} as in cell {_name(other)}", remedy="score both cells on the same images, in the same order"
+    )
+
+
+def _require_own_score(cell: Cell, tallies: Tallies) -> None:
+    assert cell.miou is not None
+    if abs(tallies.miou - cell.miou) > SAME_SCORE:
+        raise DataError(
+            f"cell {_name(cell)}: its counts give mIoU {tallies.miou:.6f}, its score is {cell.miou:.6f}", remedy="score the cell again"
+        )
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.method}, seed {cell.seed}, {cell.iterations} iterations"
