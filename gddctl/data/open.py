@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from typing_extensions import assert_never
 
-from gddctl.core.config.sections import HELD_OUT, DataConfig
+from gddctl.core.config.compare import HELD_OUT
+from gddctl.core.config.sections import DataConfig
 from gddctl.core.errors import UsageError
 from gddctl.data.ade20k import list_ade20k
 from gddctl.data.camvid import list_camvid

@@ -85,13 +85,18 @@ _ONE_CLASS = ("teacher",)  # sections whose kinds share their keys: what was sai
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested ``base`` with ``over`` on top; a section whose ``kind`` changes starts afresh, but for those whose kinds share their keys."""
+    """Nested ``base`` with ``over`` on top.
+
+    A section whose ``kind`` or ``preset`` changes starts afresh, but for those whose kinds share their keys.
+    """
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
         changes = isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", old.get("kind")) != old.get("kind")
         same_kind = key in _ONE_CLASS or not changes
         if isinstance(value, Mapping) and isinstance(old, Mapping) and same_kind:
+            if value.get("preset", old.get("preset")) != old.get("preset"):  # what the old one filled in is nobody's wish
+                old = {name: old[name] for name in ("kind",) if name in old}
             result[key] = merge(old, value)
         else:
             result[key] = value
@@ -139,6 +144,10 @@ def _rebase(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         inner = settings.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(key), str) and not (key == "encoder_weights" and inner[key] in _NO_PATHS):
             settings = {**settings, section: {**inner, key: str((folder / _expand(inner[key], f"{section}.{key}")).resolve())}}
+    compare = settings.get("compare")
+    if isinstance(compare, dict) and isinstance(teachers := compare.get("teachers"), dict):
+        rebased = {label: _rebase({"teacher": own}, folder)["teacher"] for label, own in teachers.items()}
+        settings = {**settings, "compare": {**compare, "teachers": rebased}}
     return settings
 
 
@@ -201,7 +210,8 @@ def _fields_at(model: type[BaseModel], settings: Any, names: list[str]) -> list[
         else:
             here = here.get(name) if isinstance(here, Mapping) else None
             annotation = next((candidate.model_fields[name].annotation for candidate in candidates if name in candidate.model_fields), None)
-            candidates = _models_in(annotation)
+            if annotation is not None:  # else a user's own name in a mapping: the models of its values are the candidates already
+                candidates = _models_in(annotation)
         kind = here.get("kind") if isinstance(here, Mapping) else None
         if kind is not None:
             candidates = [c for c in candidates if "kind" in c.model_fields and c.model_fields["kind"].default == kind] or candidates

@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from gddctl.core.config.compare import CompareConfig, HoldoutConfig
+from gddctl.core.config.external import External
 from gddctl.core.config.label_assisted import NoisingConfig, SmoothingConfig, TeacherKind
 from gddctl.core.config.methods import Gdd, Method
 from gddctl.core.preprocess import PreprocessSpec, Side
@@ -39,16 +41,6 @@ class SyntheticConfig(Section):
     height: Side = 128
     width: Side = 192
     seed: NonNegativeInt = 7
-
-
-class HoldoutConfig(Section):
-    """Training images kept out of training, so that settings can be chosen on them and never on val; their split is ``HELD_OUT``."""
-
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the training split
-    seed: NonNegativeInt = 0
-
-
-HELD_OUT = "held-out"  # name of the split of images that ``data.holdout`` keeps out of the training split
 
 
 class DataConfig(Section):
@@ -94,10 +86,17 @@ class TeacherConfig(NetworkConfig):
     kind: TeacherKind = "network"
     encoder: str = "resnet50"  # the published label-assisted teacher is as large as its student: set it
     bundle: Path | None = None  # a finished teacher bundle; then nothing is trained
+    external: External | None = None  # a checkpoint of another library: imported as a bundle; then nothing is trained
     iterations: PositiveInt | None = None  # null: train.iterations
     time_limit: PositiveFloat | None = None  # seconds; null: train.time_limit
     noising: NoisingConfig = NoisingConfig()  # of kind label_assisted
     smoothing: SmoothingConfig = SmoothingConfig()  # of kind smoothed_labels; its logits have this network's output_stride
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> TeacherConfig:
+        if self.external is not None and (self.bundle is not None or self.kind != "network"):
+            raise ValueError("'external' brings a network from elsewhere: expected no 'bundle' and no 'kind' beside it")
+        return self
 
     @model_validator(mode="after")
     def _settings_are_of_its_kind(self) -> TeacherConfig:
@@ -115,7 +114,8 @@ class TeacherConfig(NetworkConfig):
         """A plain teacher has no more keys than before there were other kinds: runs from then are still the same run."""
         found: dict[str, Any] = serialise(self)
         unused = {"network": ("kind", "noising", "smoothing"), "label_assisted": ("smoothing",), "smoothed_labels": ("noising",)}
-        return {key: value for key, value in found.items() if key not in unused[self.kind]}
+        imported = () if self.external is not None else ("external",)
+        return {key: value for key, value in found.items() if key not in (*unused[self.kind], *imported)}
 
 
 class StudentConfig(NetworkConfig):
@@ -280,6 +280,13 @@ class RunConfig(Section):
     export: ExportConfig = ExportConfig()
     gates: GatesConfig = GatesConfig()
     bench: BenchConfig = BenchConfig()
+    compare: CompareConfig = CompareConfig()
+
+    @model_serializer(mode="wrap")
+    def _plain_without_comparison(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run that compares nothing reads, and is named by its digest, as before there were comparisons."""
+        settings: dict[str, Any] = handler(self)
+        return settings if self.compare != CompareConfig() else {key: value for key, value in settings.items() if key != "compare"}
 
     @model_validator(mode="after")
     def _quantised_training_has_a_start(self) -> RunConfig:

@@ -1,0 +1,37 @@
+"""Settings of a comparison of methods, and of the training images that it may hold out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from gddctl.core.config.methods import Method
+from gddctl.core.section import Section
+
+HELD_OUT = "held-out"  # name of the split of images that ``data.holdout`` keeps out of the training split
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # also part of a folder's name
+
+
+class HoldoutConfig(Section):
+    """Training images kept out of training, so that settings can be chosen on them and never on val; their split is ``HELD_OUT``."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the training split
+    seed: NonNegativeInt = 0
+
+
+class CompareConfig(Section):
+    """What ``gddctl compare`` knows besides the training: methods under labels of the user's, and how they are held against each other."""
+
+    methods: dict[Label, Method] = {}  # noqa: RUF012 - pydantic copies it
+    teachers: dict[Label, dict[str, Any]] = {}  # noqa: RUF012 - keys of ``teacher`` that differ for the method of that label
+    seeds: PositiveInt = 5  # trainings of each method
+    holdout: HoldoutConfig = HoldoutConfig()  # with --on heldout
+    blocks: PositiveInt = 10  # turns each method takes when step times are measured
+    block_steps: PositiveInt = 5  # steps in a turn; before the first, as many are taken to warm up
+
+    @model_validator(mode="after")
+    def _teachers_have_a_method(self) -> CompareConfig:
+        if alone := sorted(set(self.teachers) - set(self.methods)):
+            raise ValueError(f"'teachers' names {', '.join(alone)}, which 'methods' does not; expected one of: {', '.join(self.methods)}")
+        return self
