@@ -1,0 +1,204 @@
+"""Semantic-segmentation models of transformers, from a local folder: SegFormer, UperNet, DPT, BEiT, MobileViT and whatever else it maps."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gddctl.core.artifact.network import TransformersNetwork
+from gddctl.core.config.external import TransformersSource
+from gddctl.core.errors import ArtifactError, UsageError
+from gddctl.core.files import read_json
+from gddctl.core.lazy import require
+from gddctl.core.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from gddctl.models.found import Found, Normalisation
+from gddctl.models.licence import licence_in
+from gddctl.models.protocol import STAGES, Outputs
+
+_EXTRA, _WHY = "teachers", "a teacher from transformers"
+_STRIDES = (4, 8, 16, 32, 14)  # at which hidden states stand in rows instead of maps
+_SHOWN = 3
+_HALVES = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# What each family's image processor does where the folder has no preprocessor_config.json.
+_OWN = {
+    "segformer": Normalisation(IMAGENET_MEAN, IMAGENET_STD),
+    "upernet": Normalisation(IMAGENET_MEAN, IMAGENET_STD),
+    "beit": _HALVES,
+    "data2vec-vision": _HALVES,
+    "dpt": _HALVES,
+    "mobilevit": Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bgr"),
+    "mobilevitv2": Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bgr"),
+    "mobilenet_v2": _HALVES,
+}
+_ONE_SIZE = ("beit", "data2vec-vision")  # their positions are learnt for one grid
+
+
+class TransformersBody(nn.Module):
+    """One of the library's models; the hidden states that are maps, or rows of a grid, are its features."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Shape: (B, 3, H, W) float, normalised -> logits at the model's own stride."""
+        answer = self.model(pixel_values=images, output_hidden_states=True, return_dict=True)
+        states = answer.hidden_states or ()
+        return Outputs(logits=answer.logits, features=stages_of(states, (images.shape[-2], images.shape[-1])))
+
+
+def stages_of(states: Sequence[Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+    """Hidden states as ``"stage1"`` … ``"stage4"``; nothing where there are no four that could be.
+
+    Networks with a pyramid: the last state of each of the four deepest shapes. Plain transformers, whose states all have one shape:
+    those at a quarter, half, three quarters and the end of the depth, the embedding left out.
+
+    Args:
+        states: each (B, C, h, w), or (B, [1 +] h * w, C) with a class token or without.
+        size: (height, width) of the images.
+    """
+    maps = [found for state in states if (found := _as_map(state, size)) is not None]
+    ends = [this for this, following in zip(maps, [*maps[1:], None], strict=True) if following is None or following.shape != this.shape]
+    if len(ends) >= len(STAGES):
+        return dict(zip(STAGES, ends[-len(STAGES) :], strict=True))
+    if len(ends) == 1 and len(maps) > len(STAGES):
+        depth = len(maps) - 1
+        return {name: maps[round(depth * (place + 1) / len(STAGES))] for place, name in enumerate(STAGES)}
+    return {}
+
+
+def build_transformers(config: Mapping[str, Any]) -> nn.Module:
+    """The model of a stored config, with random weights.
+
+    Raises:
+        EnvironmentMissing: transformers is not installed.
+        ArtifactError: it does not know such a model.
+    """
+    transformers = _library()
+    settings = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        made = transformers.AutoConfig.for_model(config.get("model_type"), **settings)
+        with _quiet():
+            model: nn.Module = transformers.AutoModelForSemanticSegmentation.from_config(made)
+    except (KeyError, ValueError, TypeError, ImportError, OSError) as error:
+        raise ArtifactError(
+            f"transformers {transformers.__version__} makes no '{config.get('model_type')}' of the stored config ({_short(error)})",
+            remedy="install the version that it was imported with, or import the teacher again",
+        ) from error
+    return TransformersBody(model)
+
+
+def read_transformers(source: TransformersSource) -> Found:
+    """A folder with ``config.json`` and weights; nothing is fetched and no code of the folder's is run.
+
+    Raises:
+        EnvironmentMissing: transformers is not installed.
+        UsageError: no such folder, or none of a model.
+        ArtifactError: not a segmentation model, damaged, or weights that are not all there.
+    """
+    folder = source.path
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{folder}: no folder with config.json", remedy="save the model with: model.save_pretrained(FOLDER)")
+    model = _load(folder)
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    family = str(config.get("model_type"))
+    names = _names(model.config.id2label)
+    side = config.get("image_size")
+    square = (side, side) if isinstance(side, int) else tuple(side) if isinstance(side, list) and len(side) == 2 else None
+    return Found(
+        body=TransformersBody(model),
+        outputs=len(model.config.id2label),
+        describe=lambda common: TransformersNetwork(config=config, **common),
+        names=names,
+        normalisation=_normalisation(folder / "preprocessor_config.json") or _OWN.get(family),
+        size=square if family in _ONE_SIZE else None,  # type: ignore[arg-type]
+        licence=licence_in(folder),
+    )
+
+
+def _load(folder: Path) -> Any:
+    transformers = _library()
+    try:
+        with _quiet():
+            model, told = transformers.AutoModelForSemanticSegmentation.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
+            )
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError, ImportError) as error:
+        raise ArtifactError(
+            f"{folder}: transformers {transformers.__version__} does not load it as a semantic-segmentation model ({_short(error)})",
+            remedy="expected what save_pretrained of such a model writes: config.json and model.safetensors",
+        ) from error
+    wrong = {word: sorted(map(str, told.get(f"{word}_keys") or ())) for word in ("missing", "unexpected", "mismatched")}
+    if any(wrong.values()):
+        shown = "; ".join(f"{word}: {', '.join(keys[:_SHOWN])}" for word, keys in wrong.items() if keys)
+        raise ArtifactError(f"{folder}: the weights are not all of this model's ({shown})", remedy="save the whole fine-tuned model")
+    return model.float().eval()
+
+
+def _library() -> Any:
+    return require("transformers", extra=_EXTRA, why=_WHY)
+
+
+def _names(labels: Mapping[int, str]) -> tuple[str, ...] | None:
+    """Class names; None where they are the library's placeholders."""
+    names = tuple(str(labels[index]) for index in sorted(labels))
+    return None if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
+
+
+def _normalisation(path: Path) -> Normalisation | None:
+    """What the image processor beside the weights does; None where there is none."""
+    if not path.is_file():
+        return None
+    said = read_json(path)
+    if not isinstance(said, dict):
+        raise ArtifactError(f"{path}: expected an object", remedy="restore the file, or remove it and set teacher.external.mean and .std")
+    order = "bgr" if said.get("do_flip_channel_order") else "rgb"
+    if said.get("do_rescale", True) is False:
+        raise ArtifactError(
+            f"{path}: do_rescale is false; which range the model wants is not clear", remedy="set teacher.external.mean and .std"
+        )
+    scale = 255.0 * float(said.get("rescale_factor", 1 / 255))  # of pixel / 255
+    mean, std = said.get("image_mean"), said.get("image_std")
+    if said.get("do_normalize", mean is not None) is False or mean is None or std is None:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    pairs = [(float(m) / scale, float(s) / scale) for m, s in zip(mean, std, strict=True)]
+    means, stds = zip(*pairs, strict=True)
+    if order == "bgr":  # theirs stand in the order of the channels, ours in RGB order
+        means, stds = means[::-1], stds[::-1]
+    return Normalisation(means, stds, order)  # type: ignore[arg-type]
+
+
+def _as_map(state: Tensor, size: tuple[int, int]) -> Tensor | None:
+    """(B, C, h, w) of a map or of rows; None for what is neither."""
+    if state.dim() == 4:
+        return state
+    if state.dim() != 3:
+        return None
+    for stride in _STRIDES:
+        height, width = -(-size[0] // stride), -(-size[1] // stride)
+        if state.shape[1] in (height * width, 1 + height * width):
+            rows = state[:, state.shape[1] - height * width :]
+            return rows.transpose(1, 2).reshape(state.shape[0], state.shape[2], height, width)
+    return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The library tells of every key that it initialises; what matters of it becomes an error here."""
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
