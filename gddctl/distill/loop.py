@@ -17,6 +17,7 @@ from gddctl.distill.job import TrainJob
 from gddctl.distill.launch import stop_signals
 from gddctl.distill.methods.protocol import Distiller
 from gddctl.distill.pace import Pace
+from gddctl.distill.pacing import paced_in
 from gddctl.distill.progress import Reporter, StepReport
 from gddctl.distill.records import Records
 from gddctl.distill.resume import Checkpoints, Position
@@ -55,6 +56,7 @@ class Loop:
         self._pace = Pace(position.sums, position.summed_steps)
         self._agreement = Agreement(fabric.world_size, lag=1 if fabric.device.type == "cuda" else 0)
         self._norms: dict[int, torch.Tensor] = {}
+        self._paced = paced_in(parts.distiller)
         self._before, self._began = position.seconds, time.monotonic()
         limit = self._train.time_limit
         self._ended = position.step >= self._train.iterations or (limit is not None and position.seconds >= limit)
@@ -92,6 +94,8 @@ class Loop:
         self._pace.ran(self._train.batch_size, self._parts.batches.waited - waited)
         step = self._position.step
         self._seed(step)
+        for module in self._paced:
+            module.hear(step / self._train.iterations)
         parts, optimizer = self._parts, self._parts.optimizer
         set_lr(optimizer.optimizer, parts.schedule(step))
         terms: dict[str, torch.Tensor] = parts.wrapped(batch.images, batch.labels, parts.teacher)

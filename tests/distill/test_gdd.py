@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gddctl.core.config.gdd import Noise
 from gddctl.distill.losses import channel_kl
-from gddctl.distill.methods.gdd import GddLoss, Noise
+from gddctl.distill.methods.denoise import GddLoss
 
 CHANNELS = 6
 CANCELLED = 1e-4  # float32 sums of CHANNELS * 9 products, against outputs of unit scale

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from gddctl.core.config.gdd import Feature, Place
+from gddctl.core.config.gdd import Gdd as Gdd
 from gddctl.core.section import Section
 
-Feature = Literal["stage1", "stage2", "stage3", "stage4", "head"]  # of the encoder; what the head's classifier reads
 Unit = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -34,7 +35,7 @@ class Cwd(Section):
     """Channel-wise Knowledge Distillation (arXiv:2011.13256), on the logits or on a feature."""
 
     kind: Literal["cwd"] = "cwd"
-    place: Literal["logits"] | Feature = "logits"  # published: "logits" or "head"
+    place: Place = "logits"  # published: "logits" or "head"
     weight: PositiveFloat | None = None  # null: the published 3 on logits, 50 on features
     temperature: PositiveFloat = 4.0  # authors' and CIRKD's code
     labelled_only: bool = False  # deviation: leave out pixels without a label; published: every pixel
@@ -110,18 +111,6 @@ class DiffKd(Section):
         if self.feature is None and not self.logits:
             raise ValueError("neither 'feature' nor 'logits' is compared; expected at least one")
         return self
-
-
-class Gdd(Section):
-    """Generative Denoise Distillation (arXiv:2401.08332), as its released code does it."""
-
-    kind: Literal["gdd"] = "gdd"
-    weight: PositiveFloat = 145.0  # authors' default for PSPNet-R101 -> PSPNet-R18; 175 for -> DeepLabV3-R18
-    temperature: PositiveFloat = 4.0
-    noise: Literal["shared", "channel", "none"] = "shared"  # one field per image (their code), one per channel, or none
-    noise_std: NonNegativeFloat = 1.0
-    noise_relative: bool = False  # extension: noise_std in units of the aligned feature's own spread
-    stage: Literal["stage3", "stage4"] = "stage4"
 
 
 Single = Kd | Cwd | Mgd | Dist | Cirkd | DiffKd | Gdd
