@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import nn
 
-from gddctl.core.classes import ClassTable, require_same_classes
+from gddctl.core.classes import ClassTable
 from gddctl.core.config.methods import NoMethod
 from gddctl.core.config.sections import TrainConfig
 from gddctl.data.augment import TrainAugment
@@ -17,6 +17,7 @@ from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
 from gddctl.distill.cache import PairCache, memory_budget
 from gddctl.distill.class_weights import explicit, inverse_log
+from gddctl.distill.dual_path import DualPathStep
 from gddctl.distill.ema import WeightAverage
 from gddctl.distill.job import TrainJob
 from gddctl.distill.loader import Batches, Plan, TrainPairs
@@ -28,11 +29,12 @@ from gddctl.distill.quantize import fake_quantised
 from gddctl.distill.schedule import PolySchedule
 from gddctl.distill.seeds import derive
 from gddctl.distill.step import TrainStep, check_groups, make_optimizer
+from gddctl.distill.teachers import Opened, Teaching, open_teacher
 from gddctl.distill.validate import Validator
-from gddctl.models.checkpoint import load_bundle, load_into
+from gddctl.models.checkpoint import load_into
 from gddctl.models.fake_quant import FakeQuantised
+from gddctl.models.label_assisted import LabelNoising, build_label_assisted
 from gddctl.models.segmenter import Segmenter, build_segmenter
-from gddctl.models.teacher import FrozenTeacher
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Parts:
     student: Segmenter
     quantised: FakeQuantised | None  # the form in which it trains; None: as it is
     distiller: nn.Module | None
-    teacher: FrozenTeacher | None
+    opened: Opened | None  # the teacher and its card
     wrapped: _FabricModule  # of student and distiller
     optimizer: _FabricOptimizer
     schedule: PolySchedule
@@ -50,8 +52,12 @@ class Parts:
     batches: Batches
     validator: Validator
     classes: ClassTable
-    teacher_sha256: str | None
     init_sha256: str | None
+
+    @property
+    def teacher(self) -> Teaching | None:
+        """Who answers beside the student."""
+        return None if self.opened is None else self.opened.teacher
 
     @property
     def shipped(self) -> Segmenter:
@@ -80,13 +86,14 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
     validation = open_dataset(job.data, job.data.val_split)
     classes = training.classes
     torch.manual_seed(derive(job.seed, "init"))
-    student = build_segmenter(job.network, len(classes), aux=train.aux_weight > 0 and job.quantize is None)
+    build = build_label_assisted if job.kind == "label_assisted" else build_segmenter
+    student = build(job.network, len(classes), aux=train.aux_weight > 0 and job.quantize is None)
     init_sha256 = load_into(student, job.init).weights_sha256 if job.init is not None else None
-    teacher, teacher_sha256 = _teacher(job, classes, device)
-    distiller = _distiller(job, student, teacher)
+    opened = open_teacher(job, classes, device)
+    distiller = _distiller(job, student, None if opened is None else opened.teacher)
     weights = _class_weights(train, classes, preparation)
     quantised = fake_quantised(student, job.quantize.target, job.data.preprocess.size, train.crop) if job.quantize is not None else None
-    module = TrainStep(quantised or student, distiller, train.aux_weight, weights)
+    module = _step(job, quantised or student, distiller, weights)
     if fabric.world_size > 1 and device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]  # in place: the layers are children
     if train.channels_last:
@@ -107,7 +114,7 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
         student=student,
         quantised=quantised,
         distiller=module.distiller,
-        teacher=teacher,
+        opened=opened,
         wrapped=wrapped,
         optimizer=wrapped_optimizer,
         schedule=PolySchedule(train.lr, train.iterations, train.poly_power, train.min_lr, train.warmup),
@@ -122,24 +129,42 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
             budget=budget // 2,
             rank=fabric.global_rank,
             world=fabric.world_size,
+            noising=labels_noised(job, len(classes), training=False),
         ),
         classes=classes,
-        teacher_sha256=teacher_sha256,
         init_sha256=init_sha256,
     )
 
 
-def _teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> tuple[FrozenTeacher | None, str | None]:
-    if not job.distils or job.teacher is None:
-        return None, None
-    model, card = load_bundle(job.teacher)
-    require_same_classes(card.classes, classes, who=f"teacher {job.teacher}")
-    if job.train.channels_last:
-        model.to(memory_format=torch.channels_last)  # in place
-    return FrozenTeacher(model).to(device), card.weights_sha256
+def _step(
+    job: TrainJob, network: Segmenter | FakeQuantised, distiller: nn.Module | None, weights: torch.Tensor | None
+) -> TrainStep | DualPathStep:
+    noising = labels_noised(job, network.num_classes, training=True) if isinstance(network, Segmenter) else None
+    if noising is None or job.noising is None:
+        return TrainStep(network, distiller, job.train.aux_weight, weights)
+    return DualPathStep(
+        network,
+        noising,
+        job.train.aux_weight,
+        weights,
+        consistency=job.noising.consistency,
+        temperature=job.noising.temperature,
+        labelled_only=job.noising.labelled_only,
+        joint=job.noising.joint,
+    )
 
 
-def _distiller(job: TrainJob, student: Segmenter, teacher: FrozenTeacher | None) -> nn.Module | None:
+def labels_noised(job: TrainJob, num_classes: int, *, training: bool) -> LabelNoising | None:
+    """How a label-assisted teacher sees labels while it trains (stage A), or teaches and is judged (stage B); None for another job."""
+    if job.kind != "label_assisted" or job.noising is None:
+        return None
+    scale = job.noising.scale_for(job.data.preprocess.std)
+    if training:
+        return LabelNoising(num_classes, job.noising.train_codes, job.noising.train_sigma, scale)
+    return LabelNoising(num_classes, job.noising.codes, job.noising.sigma, scale)
+
+
+def _distiller(job: TrainJob, student: Segmenter, teacher: Teaching | None) -> nn.Module | None:
     if teacher is None or job.method is None or isinstance(job.method, NoMethod):
         return None
     torch.manual_seed(derive(job.seed, "distiller"))

@@ -10,8 +10,10 @@ from torch import nn
 
 import gddctl
 from gddctl.core.artifact.card import Card, TrainingRecord
+from gddctl.core.config.label_assisted import NoisingConfig
 from gddctl.core.config.load import to_settings
 from gddctl.core.config.methods import NoMethod
+from gddctl.core.reports.evaluation import EvalReport
 from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
 from gddctl.distill.assemble import Parts
@@ -20,10 +22,12 @@ from gddctl.distill.places import Device
 from gddctl.distill.prepare import Preparation
 from gddctl.distill.quantize import record_of
 from gddctl.distill.resume import Checkpoints, Position
-from gddctl.models.checkpoint import load_bundle, save_bundle
-from gddctl.models.segmenter import build_segmenter, differences_from_paper
+from gddctl.models.checkpoint import empty_network, load_bundle, save_bundle
+from gddctl.models.segmenter import differences_from_paper
+from gddctl.prove.assisted import evaluate_assisted
 from gddctl.prove.evaluate import evaluate
 from gddctl.runtime.open import open_runtime
+from gddctl.runtime.torch_teacher import TorchTeacher
 
 STAGING = "bundle"  # a bundle without its evaluation, among the checkpoints
 
@@ -34,7 +38,7 @@ def write_bundle(job: TrainJob, parts: Parts, position: Position, checkpoints: C
     Raises:
         RunFailed: the disk is full or not writable; the checkpoints still stand.
     """
-    model = build_segmenter(job.network.model_copy(update={"encoder_weights": "none"}), len(parts.classes), aux=False)
+    model = empty_network(job.kind, job.network, len(parts.classes))
     kept = checkpoints.read_best(position.best_step) if job.keep == "best" else parts.shipped.plain_state_dict()
     model.load_state_dict(kept, strict=True)
     staging = job.checkpoints / STAGING
@@ -46,12 +50,18 @@ def write_bundle(job: TrainJob, parts: Parts, position: Position, checkpoints: C
     save_bundle(staging, model, card)
     saved, card = load_bundle(staging)
     device: Device = "cuda" if next(parts.student.parameters()).is_cuda else "cpu"
-    dataset = Subset(open_dataset(job.data, job.data.val_split), preparation.val)
-    with open_runtime(staging, device=device, threads=torch.get_num_threads()) as runtime:
-        report = evaluate(runtime, dataset, split=job.data.val_split, batch=max(1, job.train.batch_size // world))
+    report = _judged(job, staging, preparation, device, batch=max(1, job.train.batch_size // world))
     save_bundle(job.bundle, saved, card.model_copy(update={"evaluation": report.to_json()}))
     shutil.rmtree(staging, ignore_errors=True)
     return job.bundle
+
+
+def _judged(job: TrainJob, bundle: Path, preparation: Preparation, device: Device, *, batch: int) -> EvalReport:
+    dataset, split = Subset(open_dataset(job.data, job.data.val_split), preparation.val), job.data.val_split
+    if job.kind != "network":
+        return evaluate_assisted(TorchTeacher(bundle, device=device, threads=torch.get_num_threads()), dataset, split=split, batch=batch)
+    with open_runtime(bundle, device=device, threads=torch.get_num_threads()) as runtime:
+        return evaluate(runtime, dataset, split=split, batch=batch)
 
 
 def card_of(job: TrainJob, parts: Parts, position: Position, world: int) -> Card:
@@ -60,6 +70,8 @@ def card_of(job: TrainJob, parts: Parts, position: Position, world: int) -> Card
     return Card(
         name=job.name or job.role,
         role=job.role,
+        kind=job.kind,
+        noising=recorded_noising(job) if job.kind == "label_assisted" else None,
         network=job.network,
         differs_from_paper=differences_from_paper(job.network),
         parameters=0,
@@ -77,12 +89,19 @@ def card_of(job: TrainJob, parts: Parts, position: Position, world: int) -> Card
             devices=world,
             precision=job.train.precision,
             method=method,
-            teacher_weights_sha256=parts.teacher_sha256,
+            teacher_weights_sha256=None if parts.opened is None else parts.opened.card.weights_sha256,
+            teacher_kind=None if parts.opened is None else parts.opened.card.kind,
+            teacher_noising=None if parts.opened is None else parts.opened.noising,
             init_weights_sha256=parts.init_sha256,
             method_parameters=None if parts.distiller is None else _trained(parts.distiller),
         ),
         gddctl_version=gddctl.__version__,
     )
+
+
+def recorded_noising(job: TrainJob) -> NoisingConfig | None:
+    """As it was, its scale in numbers: whoever teaches with it later gives the plane the same weight."""
+    return job.noising and job.noising.model_copy(update={"scale": job.noising.scale_for(job.data.preprocess.std)})
 
 
 def _trained(module: nn.Module) -> int:

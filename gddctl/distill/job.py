@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import NonNegativeInt, field_validator, model_validator
 
 from gddctl.core.artifact.card import Role
+from gddctl.core.config.label_assisted import NoisingConfig, SmoothingConfig, TeacherKind
 from gddctl.core.config.load import to_settings
 from gddctl.core.config.methods import Method, NoMethod
 from gddctl.core.config.sections import DataConfig, NetworkConfig, QuantizeConfig, TrainConfig
@@ -18,6 +19,11 @@ class TrainJob(Section):
     """Train one network; :func:`gddctl.distill.run.run_job` does it."""
 
     role: Role
+    kind: TeacherKind = "network"  # what the bundle will be
+    noising: NoisingConfig | None = (
+        None  # of label_assisted: how it trains; of a student: how its teacher's labels are noised, if not as its card says
+    )
+    smoothing: SmoothingConfig | None = None  # of smoothed_labels
     name: str = ""  # of the bundle; empty: its role
     network: NetworkConfig
     data: DataConfig
@@ -51,6 +57,12 @@ class TrainJob(Section):
             raise ValueError("'quantize' needs 'init', the folder of a trained student's bundle")
         return self
 
+    @model_validator(mode="after")
+    def _kind_has_its_settings(self) -> TrainJob:
+        if (self.kind == "label_assisted" and self.noising is None) or (self.kind == "smoothed_labels" and self.smoothing is None):
+            raise ValueError(f"kind '{self.kind}' needs its settings: 'noising' of label_assisted, 'smoothing' of smoothed_labels")
+        return self
+
     @property
     def distils(self) -> bool:
         """Whether a teacher takes part."""
@@ -75,4 +87,7 @@ class TrainJob(Section):
             settings.pop("quantize")  # checkpoints from before there was such a key are still the same training
         if self.keep == "best":
             settings.pop("keep")
+        for key, default in (("kind", "network"), ("noising", None), ("smoothing", None)):
+            if settings[key] == default:
+                settings.pop(key)
         return settings

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from gddctl.core.errors import Interrupted
+from gddctl.core.reports.assisted import BLIND_MIOU, WITH_PLANE, WITHOUT_PLANE
 from gddctl.distill.agree import Agreement, Verdict
 from gddctl.distill.assemble import Parts
 from gddctl.distill.job import TrainJob
@@ -86,6 +87,20 @@ class Loop:
                 if self._ended:
                     return
                 self._step(source, stop)
+
+    def advance(self, source: Iterator[Batch], steps: int) -> None:
+        """Take ``steps`` steps and read what came of them: for measuring, where nothing is validated or saved.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM.
+            RunFailed: NaN.
+        """
+        with StopRequest(stop_signals()) as stop:
+            for _ in range(steps):
+                self._step(source, stop)
+            self._settle()
+        if self._stopping:
+            raise Interrupted(f"{self._job.role}: stopped")
 
     def _step(self, source: Iterator[Batch], stop: StopRequest) -> None:
         """One batch, one update."""
@@ -167,8 +182,11 @@ class Loop:
         if self._fabric.world_size > 1:
             for buffer in self._parts.shipped.buffers():  # running statistics are each process's own
                 torch.distributed.broadcast(buffer, 0)
-        scores = self._parts.validator.scores(self._parts.judged, self._fabric.autocast(), lambda: stop.asked)
-        if scores is None:
+        validator, judged, blind = self._parts.validator, self._parts.judged, None
+        scores = validator.scores(judged, self._fabric.autocast(), lambda: stop.asked)
+        if scores is not None and validator.noising is not None:  # a label-assisted teacher: the score above is of one that is told
+            blind = validator.scores(judged, self._fabric.autocast(), lambda: stop.asked, blind=True)
+        if scores is None or (validator.noising is not None and blind is None):
             self._stopping = True
             return
         position = self._position
@@ -181,9 +199,10 @@ class Loop:
             if self._records is not None:
                 self._checkpoints.save_best(position.step, self._parts.shipped.plain_state_dict())
         if self._records is not None:
-            numbers = {"miou": scores.miou, "aacc": scores.aacc, "macc": scores.macc}
+            numbers = {"miou": scores.miou, "aacc": scores.aacc, "macc": scores.macc, **({} if blind is None else {BLIND_MIOU: blind.miou})}
             self._records.validation(position.step, numbers, self._seconds())
-            self._reporter.note(f"{self._job.role} {position.step}: val mIoU {100 * scores.miou:.2f}" + (" (best)" if better else ""))
+            words = f"{100 * scores.miou:.2f}" + ("" if blind is None else f" {WITH_PLANE}, {100 * blind.miou:.2f} {WITHOUT_PLANE}")
+            self._reporter.note(f"{self._job.role} {position.step}: val mIoU {words}" + (" (best)" if better else ""))
         self._pace.pause(time.perf_counter() - began)
 
     def _checkpoint_due(self) -> bool:

@@ -9,6 +9,7 @@ from gddctl.core.artifact.card_io import read_card
 from gddctl.core.errors import UsageError
 from gddctl.distill.distributed import spawn
 from gddctl.distill.job import TrainJob
+from gddctl.distill.label_teacher import write_smoothed_labels
 from gddctl.distill.places import under_torchrun
 from gddctl.distill.progress import Reporter
 from gddctl.distill.sitting import sit
@@ -32,6 +33,8 @@ def run_job(job: TrainJob, reporter: Reporter) -> Path:
         _require_same_bundle(job)
         reporter.note(f"{job.role}: {job.bundle} is finished")
         return job.bundle
+    if job.smoothing is not None:
+        return write_smoothed_labels(job, job.smoothing, reporter)
     if job.train.devices > 1 and not under_torchrun():
         return spawn(job, reporter)
     return sit(job, reporter)

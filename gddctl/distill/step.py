@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +56,21 @@ class TrainStep(nn.Module):
         return masked_cross_entropy(F.interpolate(logits.float(), size, mode="bilinear", align_corners=False), labels, self.class_weights)
 
 
-def make_optimizer(module: TrainStep, train: TrainConfig, *, fused: bool) -> Optimizer:
+class Trains(Protocol):
+    """A step's parts with parameters."""
+
+    @property
+    def student(self) -> nn.Module:
+        """The network."""
+        ...
+
+    @property
+    def distiller(self) -> nn.Module | None:
+        """What trains with it."""
+        ...
+
+
+def make_optimizer(module: Trains, train: TrainConfig, *, fused: bool) -> Optimizer:
     """The optimiser over student and distiller: same learning rate and decay for both, as in the released recipes.
 
     Args:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gddctl.core.artifact.card_io import read_card, require_plain
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.digest import sha256_file
@@ -60,6 +61,7 @@ def export_logits(bundle: Path, out: Path, *, opset: int = 20) -> Artifact:
     """
     require("onnx", extra="train", why="exporting a bundle")
     require("onnxscript", extra="train", why="exporting a bundle")
+    require_plain(bundle, read_card(bundle), what="exported")
     model, card = load_bundle(bundle)
     network = _LogitsGraph(model).eval()
     info = info_of_card(card).model_copy(update={"opset": opset, "parent_sha256": card.weights_sha256})

@@ -7,16 +7,20 @@ from pathlib import Path
 from torch import Tensor
 
 from gddctl.core.artifact.card import CARD_NAME, WEIGHTS_NAME, Card
-from gddctl.core.artifact.card_io import read_card, require_weights
+from gddctl.core.artifact.card_io import read_card, require_plain, require_weights
+from gddctl.core.config.label_assisted import TeacherKind
+from gddctl.core.config.sections import NetworkConfig
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import atomic_folder, write_text
 from gddctl.core.lazy import require
+from gddctl.models.label_assisted import build_label_assisted
 from gddctl.models.segmenter import Segmenter, build_segmenter
+from gddctl.models.smoothed_labels import SmoothedLabels
 from gddctl.models.weights import load_strictly, read_weights
 
 
-def save_bundle(folder: Path, model: Segmenter, card: Card) -> None:
+def save_bundle(folder: Path, model: Segmenter | SmoothedLabels, card: Card) -> None:
     """Write ``model`` without its auxiliary head, and ``card`` with the weights' digest and parameter count filled in.
 
     Raises:
@@ -33,16 +37,37 @@ def save_bundle(folder: Path, model: Segmenter, card: Card) -> None:
 
 
 def load_bundle(folder: Path) -> tuple[Segmenter, Card]:
-    """The network of a bundle, in eval mode without auxiliary head, and its card.
+    """The network of a bundle, in eval mode without auxiliary head, and its card; of a label-assisted teacher it reads four channels.
 
     Raises:
         UsageError: no such folder.
-        ArtifactError: not a bundle, tampered with, truncated, or weights that are not this network's.
+        ArtifactError: not a bundle, tampered with, truncated, weights that are not this network's, or a bundle without a network.
     """
     card = read_card(folder)
-    model = build_segmenter(card.network.model_copy(update={"encoder_weights": "none"}), len(card.classes), aux=False)
+    if card.kind == "smoothed_labels":
+        require_plain(folder, card, what="loaded as one")
+    model = empty_network(card.kind, card.network, len(card.classes))
     load_strictly(model, read_bundle_state(folder, card), place=str(folder), expected=f"{card.network.arch} on {card.network.encoder}")
     return model.eval(), card
+
+
+def load_smoothed_labels(folder: Path) -> tuple[SmoothedLabels, Card]:
+    """The smoothed labels of a bundle of that kind, and its card.
+
+    Raises:
+        UsageError, ArtifactError: as :func:`load_bundle`.
+    """
+    card = read_card(folder)
+    model = SmoothedLabels(len(card.classes), stride=1, scale=1.0, blur=0.0)
+    load_strictly(model, read_bundle_state(folder, card), place=str(folder), expected="smoothed labels")
+    return model.eval(), card
+
+
+def empty_network(kind: TeacherKind, network: NetworkConfig, num_classes: int) -> Segmenter:
+    """The network that the weights of a bundle of ``kind`` belong to, without auxiliary head and without anybody's weights."""
+    bare = network.model_copy(update={"encoder_weights": "none"})
+    build = build_label_assisted if kind == "label_assisted" else build_segmenter
+    return build(bare, num_classes, aux=False)
 
 
 def load_into(model: Segmenter, folder: Path) -> Card:
@@ -53,6 +78,7 @@ def load_into(model: Segmenter, folder: Path) -> Card:
         ArtifactError: not a bundle, damaged, or of another network or number of classes.
     """
     card = read_card(folder)
+    require_plain(folder, card, what="started from")
     state = read_bundle_state(folder, card)
     if len(card.classes) != model.num_classes:
         raise ArtifactError(
@@ -77,12 +103,12 @@ def read_bundle_state(folder: Path, card: Card) -> dict[str, Tensor]:
     return state
 
 
-def count_parameters(model: Segmenter) -> int:
+def count_parameters(model: Segmenter | SmoothedLabels) -> int:
     """Parameters of the network that ships, the auxiliary head left out."""
     plain = model.plain_state_dict()
     return sum(parameter.numel() for name, parameter in model.named_parameters() if name in plain)
 
 
-def _check_head(model: Segmenter, card: Card, *, place: str) -> None:
+def _check_head(model: Segmenter | SmoothedLabels, card: Card, *, place: str) -> None:
     if model.num_classes != len(card.classes):
         raise ArtifactError(f"{place}: the network gives {model.num_classes} classes, the card names {len(card.classes)}")

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import assert_never
+
 from gddctl.core.artifact.card import Card, Role, is_bundle
 from gddctl.core.artifact.card_io import read_card
+from gddctl.core.artifact.network import architecture_of
 from gddctl.core.config.load import digest_of
-from gddctl.core.config.sections import RunConfig
+from gddctl.core.config.sections import RunConfig, TeacherConfig
 from gddctl.core.errors import UsageError
 from gddctl.core.workspace import hold, is_run
 from gddctl.pipeline.folder import prepare
@@ -32,7 +35,8 @@ class Trained:
     @property
     def network(self) -> str:
         """Architecture and encoder."""
-        return f"{self.card.network.arch} {self.card.network.encoder}"
+        network = self.card.network
+        return f"{network.arch} {network.encoder}" if isinstance(network, NetworkConfig) else architecture_of(network)
 
     @property
     def miou(self) -> float | None:
@@ -49,7 +53,7 @@ def job_of(config: RunConfig, folder: Path, role: Role) -> TrainJob:
     if role == "teacher":
         own = {"iterations": config.teacher.iterations, "time_limit": config.teacher.time_limit}
         train = config.train.model_copy(update={key: value for key, value in own.items() if value is not None})
-        return TrainJob(role=role, name=name, network=config.teacher, train=train, **shared)
+        return TrainJob(role=role, name=name, network=config.teacher, train=train, **_kind_of(config.teacher), **shared)
     method = config.distill.method if role == "student" else None
     distils = method is not None and method.kind != "none"
     return TrainJob(
@@ -59,10 +63,24 @@ def job_of(config: RunConfig, folder: Path, role: Role) -> TrainJob:
         train=config.train,
         method=method,
         teacher=teacher_of(config, folder) if distils else None,
+        noising=config.teacher.noising if distils and config.teacher.kind == "label_assisted" else None,
         init=config.student.init,
         quantize=config.distill.quantize if role == "student" else None,
         **shared,
     )
+
+
+def _kind_of(teacher: TeacherConfig) -> dict[str, Any]:
+    """What a job to make ``teacher`` needs besides its network."""
+    match teacher.kind:
+        case "network":
+            return {}
+        case "label_assisted":
+            return {"kind": teacher.kind, "noising": teacher.noising}
+        case "smoothed_labels":
+            return {"kind": teacher.kind, "smoothing": teacher.smoothing}
+        case other:
+            assert_never(other)
 
 
 def teacher_of(config: RunConfig, folder: Path) -> Path:

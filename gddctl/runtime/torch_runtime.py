@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from gddctl.core.artifact.card_io import read_card, require_plain
 from gddctl.core.errors import EnvironmentMissing, RunFailed
 from gddctl.models.checkpoint import load_bundle
 from gddctl.runtime.cpu import this_cpu, usable_cores
@@ -40,7 +41,7 @@ class TorchRuntime:
         if self._model is None:
             self._model, _ = self._load()
         try:
-            with torch.inference_mode(), _cpu_threads(self._threads), _honest_fp32():
+            with torch.inference_mode(), cpu_threads(self._threads), honest_fp32():
                 logits = self._model.predict_logits(torch.tensor(batch, device=self._device))  # copied: the caller's array stays out of it
                 answer: NDArray[Any] = logits.float().cpu().numpy()
         except torch.OutOfMemoryError as error:
@@ -70,12 +71,14 @@ class TorchRuntime:
         self._model = None
 
     def _load(self) -> Any:
+        require_plain(self._folder, read_card(self._folder), what="run on images")
         model, card = load_bundle(self._folder)
         return model.to(self._device).eval(), card
 
 
 @contextmanager
-def _cpu_threads(count: int) -> Iterator[None]:
+def cpu_threads(count: int) -> Iterator[None]:
+    """Torch on ``count`` CPU threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -85,7 +88,7 @@ def _cpu_threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _honest_fp32() -> Iterator[None]:
+def honest_fp32() -> Iterator[None]:
     """No TF32 in cuDNN convolutions: a reference keeps all 23 bits of its mantissas."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False

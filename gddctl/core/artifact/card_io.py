@@ -48,3 +48,21 @@ def require_weights(folder: Path, card: Card) -> None:
             f"{path}: the weights do not match the card (sha256 {found[:12]}…, expected {card.weights_sha256[:12]}…)",
             remedy="they were changed or damaged after training; restore the folder or train again",
         )
+
+
+def require_plain(folder: Path, card: Card, *, what: str) -> None:
+    """The bundle is a network that answers for an image alone: ``what`` is about to be done with it.
+
+    Raises:
+        ArtifactError: it is a teacher that sees the label.
+    """
+    if card.kind == "network":
+        return
+    name = {
+        "label_assisted": "a label-assisted teacher, which reads the label beside the image",
+        "smoothed_labels": "smoothed labels, which are no network",
+    }
+    raise ArtifactError(
+        f"{folder}: {name[card.kind]}; it cannot be {what}, because no deployment has the label",
+        remedy=f"score it with: gddctl eval {folder}; distil a student with: gddctl distill --teacher {folder}, and use that",
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gddctl.core.reports.assisted import WITH_PLANE, AssistedScores
+
 EVAL_SCHEMA = 1
 
 
@@ -21,6 +23,12 @@ class EvalReport:
     aacc: float
     macc: float
     per_class: dict[str, float | None]
+    assisted: AssistedScores | None = None  # of a teacher that sees the label: then the scores above are with it
+
+    @property
+    def condition(self) -> str:
+        """What must stand beside the scores: nothing, or that they are of one that was told the answer."""
+        return "" if self.assisted is None else WITH_PLANE
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -29,9 +37,14 @@ class EvalReport:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, with its schema number."""
-        return {"schema": EVAL_SCHEMA, **asdict(self), "absent": list(self.absent)}
+        found = {"schema": EVAL_SCHEMA, **asdict(self), "absent": list(self.absent)}
+        if self.assisted is None:
+            found.pop("assisted")
+        return found
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EvalReport:
         """Read back :meth:`to_json`."""
-        return cls(**{key: value[key] for key in cls.__dataclass_fields__})
+        assisted = value.get("assisted")
+        plain = {key: value[key] for key in cls.__dataclass_fields__ if key != "assisted"}
+        return cls(**plain, assisted=None if assisted is None else AssistedScores.from_json(assisted))

@@ -1,0 +1,95 @@
+"""From a job's teacher bundle to a frozen teacher of the kind that its card names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from typing_extensions import assert_never
+
+from gddctl.core.artifact.card import Card
+from gddctl.core.artifact.card_io import read_card
+from gddctl.core.classes import ClassTable, require_same_classes
+from gddctl.core.config.label_assisted import NoisingConfig
+from gddctl.core.errors import ArtifactError, ConfigError
+from gddctl.distill.job import TrainJob
+from gddctl.models.checkpoint import load_bundle, load_smoothed_labels
+from gddctl.models.label_assisted import LabelAssistedTeacher, LabelNoising
+from gddctl.models.protocol import Batch, Outputs
+from gddctl.models.segmenter import Segmenter
+from gddctl.models.smoothed_labels import SmoothedLabelsTeacher
+from gddctl.models.teacher import FrozenTeacher
+
+
+class Teaching(Protocol):
+    """A teacher that is ready: it answers for batches, and names the features that methods may compare."""
+
+    @property
+    def feature_channels(self) -> dict[str, int]:
+        """Channels by feature; empty where there are logits alone."""
+        ...
+
+    def __call__(self, batch: Batch) -> Outputs:
+        """Without gradient, in eval mode."""
+        ...
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A teacher on its device, and what the student's card says of it."""
+
+    teacher: Teaching
+    card: Card
+    noising: NoisingConfig | None  # how its labels are noised; None: it reads none, or them as they are
+
+
+def open_teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> Opened | None:
+    """The teacher of ``job``; None where nobody teaches.
+
+    Raises:
+        UsageError: no such bundle.
+        ArtifactError: it is damaged, or of other classes.
+        ConfigError: the job noises labels, and the bundle is of a kind that does not read them.
+    """
+    if not job.distils or job.teacher is None:
+        return None
+    card = read_card(job.teacher)
+    require_same_classes(card.classes, classes, who=f"teacher {job.teacher}")
+    if job.noising is not None and card.kind != "label_assisted":
+        raise ConfigError(
+            f"teacher.kind is 'label_assisted', but {job.teacher} is of kind '{card.kind}'",
+            remedy="name a label-assisted teacher's bundle, or leave teacher.kind and teacher.noising out",
+        )
+    match card.kind:
+        case "network":
+            model, _ = load_bundle(job.teacher)
+            return Opened(FrozenTeacher(_laid_out(model, job)).to(device), card, None)
+        case "label_assisted":
+            model, _ = load_bundle(job.teacher)
+            noising = teaching_noise(card, job)
+            labels = LabelNoising(len(classes), noising.codes, noising.sigma, noising.scale_for(job.data.preprocess.std))
+            return Opened(LabelAssistedTeacher(_laid_out(model, job), labels).to(device), card, noising)
+        case "smoothed_labels":
+            labels_alone, _ = load_smoothed_labels(job.teacher)
+            return Opened(SmoothedLabelsTeacher(labels_alone), card, None)
+        case other:
+            assert_never(other)
+
+
+def teaching_noise(card: Card, job: TrainJob) -> NoisingConfig:
+    """The job's wish, else what the teacher was trained with; a scale that nobody wished for is the one it was trained with."""
+    trained = card.noising
+    if trained is None:
+        raise ArtifactError(
+            f"{job.teacher}: a label-assisted teacher whose card lacks 'noising'", remedy="restore the card or train it again"
+        )
+    if job.noising is None:
+        return trained
+    return job.noising if job.noising.scale is not None else job.noising.model_copy(update={"scale": trained.scale})
+
+
+def _laid_out(model: Segmenter, job: TrainJob) -> Segmenter:
+    if job.train.channels_last:
+        model.to(memory_format=torch.channels_last)  # in place
+    return model
