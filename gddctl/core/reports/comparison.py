@@ -261,6 +261,17 @@ class Comparison:
         """What the numbers say of ``pair.first``, adjusted for its family."""
         return pair.outcome(self.p_holm(pair))
 
+    def is_first(self, row: MethodRow) -> bool:
+        """Whether ``row`` is established as better than every other arm of its group: with several seeds, and adjusted."""
+        others = [other for group in self.groups() for other in group if row in group and other != row and other.mean is not None]
+        return bool(others) and all(self._beats(row.arm, other.arm) for other in others)
+
+    def _beats(self, one: Arm, other: Arm) -> bool:
+        pair = self.pair(one, other)
+        if pair is None or not pair.covers_seeds:
+            return False
+        return self.outcome(pair) == ("better" if pair.first == one else "worse")
+
     def to_json(self) -> dict[str, Any]:
         """JSON form, with its schema number; what is computed is written for readers and never read back."""
         rows = [{**asdict(row), "mean": row.mean, "std_points": row.std_points} for row in self.rows]

@@ -1,0 +1,182 @@
+"""What a comparison says, in sentences: computed from its numbers, each with its interval, and what it does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gddctl.core.reports.comparison import REFERENCE, Arm, Comparison, MethodRow, Pair
+
+DEARER = 1.05  # a step that takes this many times the undistilled one's is said to be dearer
+
+
+def verdicts(comparison: Comparison) -> tuple[str, ...]:
+    """Every sentence that a reader should not miss, the most important first."""
+    return (
+        *(sentence for group in comparison.groups() for sentence in _of_group(comparison, group)),
+        *(pair_sentence(comparison, pair) for pair in comparison.pairs if pair.kind == "equal seconds"),
+        *_teacher(comparison),
+        *_failures(comparison),
+        *_reach(comparison),
+    )
+
+
+def names_of(comparison: Comparison) -> dict[Arm, str]:
+    """What each arm is called: its method, and its length where the method stands more than once."""
+    arms = [row.arm for row in comparison.rows]
+    names = {}
+    for arm in arms:
+        alike = [other for other in arms if other.method == arm.method]
+        more = f", equal {arm.budget}" if sum(other.iterations == arm.iterations for other in alike) > 1 else ""
+        names[arm] = arm.method if len(alike) == 1 else f"{arm.method} ({arm.iterations} iterations{more})"
+    return names
+
+
+def pair_sentence(comparison: Comparison, pair: Pair) -> str:
+    """What is known of one pair.
+
+    One seed gives no "better": another training could turn it around, so only what this one scored is told.
+    """
+    names = names_of(comparison)
+    one, other = names[pair.first], names[pair.second]
+    if pair.kind == "equal seconds":
+        one = f"{REFERENCE}, trained for {pair.first.iterations} iterations, no longer by the clock than {other},"
+    outcome = comparison.outcome(pair)
+    if outcome == "not judged":
+        return f"{one} and {other} differ by {figure(pair.difference_points)} points with {_basis(pair)}."
+    if outcome == "not told apart":
+        these = "these seeds" if pair.covers_seeds else "this seed"
+        shown = f"difference {figure(pair.difference_points)}, interval {interval(pair)}, {_basis(pair)}"
+        return f"{one} and {other} are not told apart by {these} ({shown})."
+    up = pair.difference_points > 0
+    sure = pair.covers_seeds and not outcome.endswith("before Holm")
+    words = ("is better than" if up else "is worse than") if sure else ("scored above" if up else "scored below")
+    by = figure(abs(pair.difference_points))
+    shown = f"95 % interval {interval(pair, turned=not up)}, {_basis(pair)}"
+    return f"{one} {words} {other} by {by} points ({shown}){_holm(comparison, pair)}."
+
+
+def figure(value: float) -> str:
+    """A difference in points: one decimal, two where one would hide on which side of zero it is.
+
+    >>> figure(1.84), figure(-0.42), figure(0.03), figure(-0.001)
+    ('1.8', '-0.4', '0.03', '0.00')
+    """
+    text = f"{value:.1f}" if abs(value) >= 0.05 or value == 0 else f"{value:.2f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def interval(pair: Pair, *, turned: bool = False) -> str:
+    """The interval's ends; ``turned``: of the second over the first. Empty where there is none."""
+    if pair.low_points is None or pair.high_points is None:
+        return ""
+    low, high = (-pair.high_points, -pair.low_points) if turned else (pair.low_points, pair.high_points)
+    return f"{figure(low)} to {figure(high)}"
+
+
+def _basis(pair: Pair) -> str:
+    """What the interval stands on, and what it leaves out."""
+    parts = [f"{len(pair.seeds)} seeds"]
+    if not pair.covers_seeds:
+        parts = ["one seed: the interval does not cover seeds" if pair.p is not None else "one seed: how sure that is, is not known"]
+    if pair.left_out:
+        parts.append(f"without {_seeds(pair.left_out)} that only one of them has")
+    if not pair.images and pair.p is not None:
+        parts.append("no counts: the interval does not cover images")
+    return ", ".join(parts)
+
+
+def _holm(comparison: Comparison, pair: Pair) -> str:
+    """What is left of it beside the other comparisons of its kind."""
+    adjusted = comparison.p_holm(pair)
+    if not comparison.outcome(pair).endswith("before Holm") or adjusted is None:
+        return ""
+    return f"; allowing for {len(comparison.family(pair))} such comparisons (Holm, p {adjusted:.3f}) they are not told apart"
+
+
+def _of_group(comparison: Comparison, group: Sequence[MethodRow]) -> Iterator[str]:
+    names, scored = names_of(comparison), [row for row in group if row.mean is not None]
+    if len(scored) < 2:
+        return
+    yield _first(comparison, scored)
+    reference = next((row for row in scored if row.arm.method == REFERENCE), None)
+    if reference is None:
+        yield f"No undistilled student stands beside these: whether any method helps is not said {_where(group)}."
+    for row in scored:
+        pair = comparison.against_none(row)
+        if pair is not None:
+            yield pair_sentence(comparison, pair)
+        elif reference is not None and row != reference:
+            yield f"{names[row.arm]} and {REFERENCE} have no seed in common and are not compared."
+    for row in scored[1:]:
+        pair = comparison.pair(scored[0].arm, row.arm)
+        if pair is not None and pair.kind == "between methods":
+            yield pair_sentence(comparison, pair)
+    if reference is not None:
+        yield from _cost(names, scored, reference)
+
+
+def _first(comparison: Comparison, scored: Sequence[MethodRow]) -> str:
+    names, best = names_of(comparison), scored[0]
+    score = f"{100 * (best.mean or 0):.2f} % mIoU"
+    if comparison.is_first(best):
+        return f"{names[best.arm]} is first {_where(scored)}, with {score}: better than every other."
+    words = f"{names[best.arm]} has the highest mean {_where(scored)}, {score}, but that it is first is not established"
+    pairs = {row: comparison.pair(best.arm, row.arm) for row in scored[1:]}
+    if all(pair is not None and not pair.covers_seeds for pair in pairs.values()):
+        return f"{words}: one seed cannot."
+    open_ = [names[row.arm] for row, pair in pairs.items() if pair is None or not pair.covers_seeds or not _ahead(comparison, pair, best)]
+    return f"{words} against {_and(open_)}."
+
+
+def _ahead(comparison: Comparison, pair: Pair, best: MethodRow) -> bool:
+    return comparison.outcome(pair) == ("better" if pair.first == best.arm else "worse")
+
+
+def _where(group: Sequence[MethodRow]) -> str:
+    arm = group[0].arm
+    return "at equal seconds" if arm.budget == "seconds" else f"at {arm.iterations} iterations"
+
+
+def _cost(names: dict[Arm, str], scored: Sequence[MethodRow], reference: MethodRow) -> Iterator[str]:
+    """Equal iterations flatter what is dear."""
+    if reference.arm.budget == "seconds" or not reference.step_seconds:
+        return
+    times = [(names[row.arm], row.step_seconds / reference.step_seconds) for row in scored if row.step_seconds is not None]
+    dearer = [f"{name} {ratio:.2f} times" for name, ratio in sorted(times, key=lambda item: -item[1]) if ratio >= DEARER]
+    if dearer:
+        yield f"Equal iterations are not equal cost: beside {REFERENCE}'s, a step takes with {_and(dearer)} the seconds."
+
+
+def _teacher(comparison: Comparison) -> Iterator[str]:
+    teacher = comparison.teacher
+    if teacher is None:
+        return
+    score = "was not scored" if teacher.miou is None else f"has {100 * teacher.miou:.2f} % mIoU"
+    cost = "" if teacher.seconds is None else f"; its own training took {teacher.seconds:.0f} s, which no row counts"
+    yield f"The teacher, {teacher.name}, {score}{cost}."
+    best = max((row for row in comparison.rows if row.mean is not None), key=lambda row: row.mean or 0, default=None)
+    if best is not None and best.mean is not None and teacher.miou is not None and teacher.miou <= best.mean:
+        student = f"{names_of(comparison)[best.arm]}, {100 * best.mean:.2f} %"
+        yield f"The teacher is no better than the best student ({student}): what a better teacher would give is not seen here."
+
+
+def _failures(comparison: Comparison) -> Iterator[str]:
+    names = names_of(comparison)
+    for row in comparison.rows:
+        for seed, error in row.failed:
+            yield f"{names[row.arm]} failed with seed {seed}: {error.rstrip('.')}."
+        if row.failed and not row.scores:
+            yield f"{names[row.arm]} has no score: none of its trainings came through."
+
+
+def _reach(comparison: Comparison) -> Iterator[str]:
+    if comparison.split != "val":
+        yield f"Scored on {comparison.split}: that is for choosing, not for reporting."
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {_and([str(seed) for seed in seeds])}"
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,104 @@
+"""Has a method stopped improving: what training for longer gave, with its interval, and the answer in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from gddctl.core.reports.comparison import REFERENCE, Arm, Comparison, MethodRow, Pair
+from gddctl.core.reports.comparison_words import figure, interval
+from gddctl.prove.bootstrap import paired_difference
+
+LONGER = 1.5  # times the iterations that the longer training needs: a tenth more says nothing about a ceiling
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """What the longer of two trainings gained. Truthy when the gain is established to be below the limit."""
+
+    pair: Pair  # longer minus shorter
+    limit_points: float
+    source: Literal["trainings", "curve"]  # a curve's middle still had a high learning rate: it overstates what more steps give
+
+    @property
+    def verdict(self) -> Literal["stopped", "improving", "not known"]:
+        """From the interval: below the limit, above it, or neither."""
+        pair = self.pair
+        if not pair.covers_seeds or pair.low_points is None or pair.high_points is None:
+            return "not known"
+        if pair.first.iterations < LONGER * pair.second.iterations:
+            return "not known"
+        return "stopped" if pair.high_points < self.limit_points else "improving" if pair.low_points > self.limit_points else "not known"
+
+    def __bool__(self) -> bool:
+        return self.verdict == "stopped"
+
+    @property
+    def sentence(self) -> str:
+        """The answer with its numbers."""
+        pair, limit = self.pair, f"{self.limit_points:g} points"
+        span = f"from {pair.second.iterations} to {pair.first.iterations} iterations"
+        gain = f"{span} gave {pair.first.method} {figure(pair.difference_points)} points"
+        gain = f"Going {gain}" + (f" (95 % interval {interval(pair)}, {len(pair.seeds)} seeds)" if interval(pair) else "")
+        match self.verdict:
+            case "stopped":
+                words = f"it has stopped improving, to within {limit}"
+            case "improving":
+                words = f"it was still improving, by more than {limit}"
+            case "not known":
+                words = f"that it has stopped improving, to within {limit}, is not established{self._why}"
+        return f"{gain}: {words}{'; read from one curve, validations while training' if self.source == 'curve' else ''}."
+
+    @property
+    def _why(self) -> str:
+        if not self.pair.covers_seeds:
+            return ", with one seed"
+        return (
+            f", with less than {LONGER:g} times the iterations" if self.pair.first.iterations < LONGER * self.pair.second.iterations else ""
+        )
+
+
+def saturation(comparison: Comparison, method: str = REFERENCE, *, limit_points: float = 0.5) -> Saturation | None:
+    """Whether ``method`` has stopped improving.
+
+    Its two longest trainings are compared where it was trained for several lengths; else the two halves of its curves, which is weaker:
+    half-way through, the learning rate had not yet fallen.
+
+    Returns:
+        None where there is neither a second length nor a curve.
+    """
+    found = [pair for pair in comparison.pairs if pair.kind == "same method" and pair.first.method == method]
+    if found:
+        return Saturation(max(found, key=lambda pair: pair.first.iterations), limit_points, "trainings")
+    rows = [row for row in comparison.rows if row.arm.method == method and row.curves]
+    if not rows:
+        return None
+    pair = _second_half(max(rows, key=lambda row: row.arm.iterations), comparison.bootstrap.draws, comparison.bootstrap.seed)
+    return None if pair is None else Saturation(pair, limit_points, "curve")
+
+
+def _second_half(row: MethodRow, draws: int, seed: int) -> Pair | None:
+    """What the second half of each curve gained, paired by seed; over seeds alone. None without a validation in the first half."""
+    gains, seeds, middle, last = [], [], 0, 0
+    for number, curve in row.curves:
+        early = [point for point in curve if 2 * point[0] <= curve[-1][0]]
+        if early:
+            gains.append(100 * (curve[-1][2] - early[-1][2]))
+            seeds.append(number)
+            middle, last = early[-1][0], curve[-1][0]
+    if not gains:
+        return None
+    estimate = paired_difference(np.array(gains), None, draws=draws, seed=seed)
+    return Pair(
+        first=Arm(row.arm.method, last, row.arm.budget),
+        second=Arm(row.arm.method, middle, row.arm.budget),
+        seeds=tuple(seeds),
+        left_out=(),
+        images=0,
+        difference_points=estimate.difference,
+        low_points=estimate.low,
+        high_points=estimate.high,
+        p=estimate.p,
+    )
