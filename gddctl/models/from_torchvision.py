@@ -75,7 +75,7 @@ def _model(arch: TorchvisionArch, outputs: int, *, aux: bool) -> nn.Module:
 
 
 def _stage_names(backbone: nn.Module) -> list[str]:
-    """Four layers whose outputs are the stages: ResNet's own, or the last four ends of MobileNet's, as its segmentation heads count them."""
+    """Four layers whose outputs are the stages: ResNet's own, or the last four ends of MobileNet's, as its own heads count."""
     layers = cast(nn.ModuleDict, backbone)
     if "layer4" in layers:
         return ["layer1", "layer2", "layer3", "layer4"]

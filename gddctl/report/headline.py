@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gddctl.core.artifact.card import Card
+from gddctl.core.artifact.network import architecture_of
+from gddctl.core.config.sections import NetworkConfig
 from gddctl.core.reports.latency import LatencyRow
 from gddctl.core.reports.parity import ParityReport
 from gddctl.report.colours import colour_by_model
@@ -69,6 +71,8 @@ def headline(run: RunFiles) -> Headline:
 
 def network_title(card: Card) -> str:
     """``PSPNet-ResNet18`` and its stride, as papers write it."""
+    if not isinstance(card.network, NetworkConfig):
+        return architecture_of(card.network)
     names = {"pspnet": "PSPNet", "deeplabv3": "DeepLabV3", "deeplabv3plus": "DeepLabV3+", "fpn": "FPN", "upernet": "UPerNet"}
     encoder = card.network.encoder.replace("resnet", "ResNet-")
     return f"{names[card.network.arch]}-{encoder}"

@@ -106,6 +106,12 @@ def _link(row: Mapping[str, Any], depth: int) -> Link:
 
 def _facts(card: Card) -> Iterator[tuple[str, str]]:
     record = card.training
+    if card.origin is not None:
+        yield "imported from", f"{card.origin.file} ({card.origin.kind}), SHA-256 {card.origin.sha256[:16]}"
+        yield "licence", card.licence
+        return
+    if card.teacher is not None and card.teacher.source != "gddctl":
+        yield "teacher", f"{card.teacher.name} ({card.teacher.source}), licence {card.teacher.licence}"
     yield "iterations", f"{record.iterations}, best at {record.best_iteration}"
     yield "time", duration(record.seconds)
     yield "images seen", f"{record.images_seen}"

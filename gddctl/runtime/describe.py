@@ -9,6 +9,7 @@ from gddctl.core.artifact.card import Card, is_bundle
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.artifact.engine import read_record
 from gddctl.core.artifact.info import METADATA_KEY, ModelInfo
+from gddctl.core.artifact.network import architecture_of, stride_of
 from gddctl.core.config.load import parse
 from gddctl.core.errors import ArtifactError, ConfigError, UsageError
 from gddctl.runtime.onnx_header import read_header
@@ -42,8 +43,6 @@ def require_model(path: Path) -> None:
 
 def info_of_card(card: Card) -> ModelInfo:
     """A bundle's description: it answers as a logits graph in FP32, anywhere."""
-    network = card.network
-    stride = 32 if network.arch in ("fpn", "upernet") else network.output_stride  # pyramids take an undilated encoder
     return ModelInfo(
         name=card.name,
         graph="logits",
@@ -51,8 +50,8 @@ def info_of_card(card: Card) -> ModelInfo:
         target="any",
         classes=card.classes,
         preprocess=card.preprocess,
-        architecture=f"{network.arch}-{network.encoder}-s{stride}",
-        output_stride=stride,
+        architecture=architecture_of(card.network),
+        output_stride=stride_of(card.network),
         weights_sha256=card.weights_sha256,
         licence=card.licence,
         gddctl_version=card.gddctl_version,

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt
 
+from gddctl.core.artifact.network import AnyNetwork
 from gddctl.core.classes import ClassTable
 from gddctl.core.config.label_assisted import NoisingConfig, SmoothingConfig, TeacherKind
-from gddctl.core.config.sections import DataConfig, Int8Target, NetworkConfig
+from gddctl.core.config.sections import DataConfig, Int8Target
 from gddctl.core.preprocess import PreprocessSpec
 from gddctl.core.section import Section
 
@@ -59,6 +60,25 @@ class QuantizationRecord(Section):
     start_miou: NonNegativeFloat  # the same before the first step
 
 
+class Origin(Section):
+    """Where an imported network came from."""
+
+    kind: Literal["smp", "torchvision", "transformers", "mmseg"]
+    file: str  # name of the file or folder
+    sha256: str  # of the file, or of the folder's weights
+    classes: tuple[str, ...]  # its own, in the order of its own logits
+    dropped: tuple[str, ...] = ()  # those of them that the dataset lacks
+
+
+class TeacherRecord(Section):
+    """The teacher, in its student's card."""
+
+    name: str
+    source: Literal["gddctl", "smp", "torchvision", "transformers", "mmseg"]  # whose checkpoint it was
+    licence: str  # "unknown" where nobody said
+    sha256: str  # of the imported file; of one of ours: of its weights
+
+
 class Card(Section):
     """``card.json``. The weights beside it hold exactly the plain network's keys: no auxiliary head, no distiller."""
 
@@ -68,7 +88,7 @@ class Card(Section):
     kind: TeacherKind = "network"  # the others see the label: they teach, and can be neither run on an image nor exported
     noising: NoisingConfig | None = None  # of a label-assisted teacher
     smoothing: SmoothingConfig | None = None  # of smoothed labels; of ``network`` only the output stride is theirs
-    network: NetworkConfig
+    network: AnyNetwork
     differs_from_paper: tuple[str, ...] = ()  # where our network is not the papers'
     parameters: NonNegativeInt  # count
     classes: ClassTable
@@ -78,9 +98,18 @@ class Card(Section):
     config_digest: str
     training: TrainingRecord
     quantization: QuantizationRecord | None = None
+    origin: Origin | None = None  # of an imported network
+    teacher: TeacherRecord | None = None  # of a distilled student
     evaluation: dict[str, Any] | None = None  # EvalReport as JSON
     licence: str = "unknown"
     gddctl_version: str
+
+
+def as_teacher(card: Card) -> TeacherRecord:
+    """What the student's card says of the teacher with this ``card``."""
+    if card.origin is None:
+        return TeacherRecord(name=card.name, source="gddctl", licence=card.licence, sha256=card.weights_sha256)
+    return TeacherRecord(name=card.origin.file, source=card.origin.kind, licence=card.licence, sha256=card.origin.sha256)
 
 
 def is_bundle(path: Path) -> bool:
