@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gddctl.commands.flags import Data, LayoutFlag, RunDevice, RunDeviceName
 from gddctl.commands.output import Json, Output, Quiet, Verbose, percent
 from gddctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from gddctl.core.reports.evaluation import EvalReport
 
 
 def evaluate(
@@ -36,12 +40,23 @@ def evaluate(
     views = Views(flip=flip, scales=_factors(scales), window=window)
     report = evaluate_path(model, data=data, layout=layout, split=split, device=device.literal, threads=threads, views=views)
     scores = f"mIoU {percent(report.miou)}   aAcc {percent(report.aacc)}   mAcc {percent(report.macc)}"
-    output.say(f"{scores}   ({report.images} images, split {report.split})")
+    condition = f"{report.condition}: " if report.condition else ""
+    output.say(f"{condition}{scores}   ({report.images} images, split {report.split})")
     output.say(f"protocol: {report.protocol}")
+    if report.assisted is not None:
+        rows = [[score.words, percent(score.miou), percent(score.aacc), f"{score.entropy:.3f}"] for score in report.assisted.planes]
+        output.table(["shown", "mIoU %", "aAcc %", "entropy, nats"], rows)
+        output.say(f"the most that entropy can be: {math.log(len(report.per_class)):.3f} nats")
     output.table(["class", "IoU %"], [[name, percent(value)] for name, value in report.per_class.items()])
     if report.absent:
         output.say(f"not in the mean, because nothing shows them: {', '.join(report.absent)}")
-    output.done(report.to_json(), following=f"gddctl export {model}" if model.is_dir() else f"gddctl bench {model}")
+    output.done(report.to_json(), following=_following(model, report))
+
+
+def _following(model: Path, report: EvalReport) -> str:
+    if report.assisted is not None:
+        return f"gddctl distill --teacher {model}"
+    return f"gddctl export {model}" if model.is_dir() else f"gddctl bench {model}"
 
 
 def _factors(text: str) -> tuple[float, ...]:

@@ -33,6 +33,9 @@ def train_and_tell(
     trained = train_one(settings, folder, role, force=force)
     if trained is None:
         return  # another rank speaks
-    output.say(f"{trained.bundle}: {trained.network}, mIoU {percent(trained.miou)} on {settings.data.val_split}")
+    condition = f" {trained.condition}" if trained.condition else ""
+    output.say(f"{trained.bundle}: {trained.network}, mIoU {percent(trained.miou)}{condition} on {settings.data.val_split}")
     result = {"bundle": str(trained.bundle), "miou": trained.miou, "card": trained.card.model_dump(mode="json")}
+    if trained.condition:
+        result["condition"] = trained.condition  # of ``miou``
     output.done(result, following=following(folder, trained.bundle))

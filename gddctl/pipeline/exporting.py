@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gddctl import __version__
 from gddctl.core.artifact.card import Card
-from gddctl.core.artifact.card_io import read_card
+from gddctl.core.artifact.card_io import read_card, require_plain
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import Artifact, artifact_name, verify_file, write_manifest
 from gddctl.core.config.sections import DataConfig, ExportConfig, GatesConfig, Precision, Target
@@ -68,6 +68,7 @@ def export_bundle(bundle: Path, out: Path, order: Order, *, data: Path | None = 
         DataError: the calibration set is empty or overlaps val.
     """
     card = read_card(bundle)
+    require_plain(bundle, card, what="exported")
 
     def start(folder: Path) -> Artifact:
         path = artifact_name(card.role, "fp32", "any", "logits")

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.load import load_config
 from gddctl.core.config.sections import BenchConfig, DataConfig, GatesConfig
+from gddctl.core.errors import UsageError
 from gddctl.core.files import read_json, write_json
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport
@@ -22,6 +24,7 @@ from gddctl.pipeline.costs import with_costs
 from gddctl.pipeline.datasets import data_of_model, open_usable
 from gddctl.pipeline.gate_file import read_gates
 from gddctl.pipeline.judged import Judged
+from gddctl.pipeline.label_teachers import evaluate_teacher, sees_label
 from gddctl.pipeline.ladder import climb
 from gddctl.pipeline.ladder_members import find_ladder, member_of
 from gddctl.prove.evaluate import evaluate
@@ -46,7 +49,19 @@ def evaluate_path(
     threads: int | None = None,
     views: Views = ONCE,
 ) -> EvalReport:
-    """Accuracy of the model at ``model`` on its data, each image shown as ``views`` say."""
+    """Accuracy of the model at ``model`` on its data, each image shown as ``views`` say.
+
+    Raises:
+        UsageError: views of a teacher that sees the label: whole images alone are measured.
+    """
+    if sees_label(model):
+        if not views.once:
+            raise UsageError(
+                f"{model}: a teacher that sees the label is scored on whole images", remedy="leave --flip, --scales, --window out"
+            )
+        card = read_card(model)
+        found = data_of_model(model, card.preprocess, data=data, layout=layout)
+        return evaluate_teacher(model, found, split=split or found.val_split, device=device, threads=threads)
     with open_runtime(model, device=device, threads=threads) as runtime:
         require_logits(views, runtime.info)  # before the data is looked for
         found = data_of_model(model, runtime.info.preprocess, data=data, layout=layout)
@@ -55,7 +70,9 @@ def evaluate_path(
 
 
 def evaluate_on(model: Path, data: DataConfig, *, split: str) -> EvalReport:
-    """Accuracy of the model at ``model`` on ``split`` of ``data``."""
+    """Accuracy of the model at ``model`` on ``split`` of ``data``; of a teacher that sees the label, with and without it."""
+    if sees_label(model):
+        return evaluate_teacher(model, data, split=split)
     with open_runtime(model) as runtime:
         return evaluate(runtime, open_usable(data, split), split=split, progress=counter(f"evaluate {model.name}"))
 

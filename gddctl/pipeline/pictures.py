@@ -11,7 +11,9 @@ import numpy as np
 from gddctl.core.config.sections import DataConfig
 from gddctl.core.errors import RunFailed
 from gddctl.core.files import write_bytes
+from gddctl.core.reports.assisted import WITH_PLANE
 from gddctl.pipeline.datasets import open_usable
+from gddctl.pipeline.label_teachers import draw_with_label, sees_label
 from gddctl.prove.overlay import overlay_strip
 from gddctl.prove.predict import predict_masks
 from gddctl.prove.subject import chosen_images
@@ -23,9 +25,14 @@ COUNT = 4
 def draw(folder: Path, data: DataConfig, models: Mapping[str, Path], count: int = COUNT) -> list[Path]:
     """Write ``folder/pictures/NN-NAME.png`` for ``count`` validation images; ``models`` by title, in order."""
     dataset = open_usable(data, data.val_split)
-    samples = [dataset[index] for index in chosen_images(dataset, count)]
+    indices = chosen_images(dataset, count)
+    samples = [dataset[index] for index in indices]
     masks: list[list[tuple[str, np.ndarray]]] = [[("label", sample.label)] for sample in samples]
     for title, path in models.items():
+        if sees_label(path):
+            for mask, row in zip(draw_with_label(path, list(zip(indices, samples, strict=True))), masks, strict=True):
+                row.append((f"{title} {WITH_PLANE}", mask))
+            continue
         with open_runtime(path) as runtime:
             for sample, row in zip(samples, masks, strict=True):
                 row.append((title, predict_masks(runtime, [sample.image])[0]))

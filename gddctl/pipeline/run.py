@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gddctl.core.artifact.card import Role
 from gddctl.core.artifact.card_io import read_card
@@ -25,12 +25,16 @@ from gddctl.pipeline import folder as folders
 from gddctl.pipeline.export_plan import export_names
 from gddctl.pipeline.exporting import Order, export_bundle
 from gddctl.pipeline.folder import Stage
+from gddctl.pipeline.importing import import_teacher, sha256_of
 from gddctl.pipeline.judging import bench_images, bench_into, evaluate_on, ladder_of_run
 from gddctl.pipeline.pictures import draw
 from gddctl.pipeline.preflight import look_ahead
 from gddctl.pipeline.summary import Summary, summarise
 from gddctl.pipeline.training import do_job, job_of
 from gddctl.report.page import write_report
+
+if TYPE_CHECKING:
+    from gddctl.distill.job import TrainJob
 
 log = logging.getLogger(__name__)
 
@@ -141,14 +145,22 @@ def _training(config: RunConfig, out: Path, role: Role) -> Stage:
         return Stage(
             role, f"take the teacher from {given}", {"weights": identity_of(given)}, (role,), partial(_copy_bundle, given, out / role)
         )
+    if role == "teacher" and (source := config.teacher.external) is not None:
+        inputs: dict[str, Any] = {"source": to_settings(source), "weights": sha256_of(source), "data": to_settings(config.data)}
+        return Stage(role, f"import the teacher from {source.path}", inputs, (role,), lambda: _ignore(import_teacher(config, out)))
     # The student's teacher is the copy in this folder, so that the folder holds everything the student came from.
     inside = config.model_copy(update={"teacher": config.teacher.model_copy(update={"bundle": None})})
     job = job_of(inside, out, role).model_copy(update={"config_digest": digest_of(config)})
-    inputs: dict[str, Any] = {**job.identity(), "teacher": identity_of(job.teacher) if job.teacher else None}
+    inputs = {**job.identity(), "teacher": identity_of(job.teacher) if job.teacher else None}
     if job.init is not None:
         read_card(job.init)
     inputs["init"] = identity_of(job.init) if job.init else None
-    return Stage(role, _WHAT[role], inputs, (role,), lambda: log.info("%s: mIoU %s", role, do_job(job).miou))
+    return Stage(role, _WHAT[role], inputs, (role,), lambda: _train(job))
+
+
+def _train(job: TrainJob) -> None:
+    trained = do_job(job)
+    log.info("%s: mIoU %s %s", job.role, trained.miou, trained.condition)
 
 
 def _copy_bundle(source: Path, target: Path) -> None:
@@ -177,7 +189,7 @@ def _evaluate(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
         reports = {}
         for name, path in models.items():
             reports[name] = evaluate_on(path, config.data, split=config.data.val_split)
-            log.info("evaluate: %-32s mIoU %6.2f %%", name, 100 * reports[name].miou)
+            log.info("evaluate: %-32s mIoU %6.2f %% %s", name, 100 * reports[name].miou, reports[name].condition)
         write_json(out / "eval.json", {"schema": EVAL_SCHEMA, "models": {name: report.to_json() for name, report in reports.items()}})
 
     inputs = {"models": {name: identity_of(path) for name, path in models.items()}, "data": settings["data"]}

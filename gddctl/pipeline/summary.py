@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gddctl.core.files import read_json
+from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.parity import ParityReport
 
 COLUMNS = ("model", "mIoU %", "vs baseline", "p50 ms", "p99 ms")
@@ -21,12 +22,14 @@ class ModelLine:
     gain_points: float | None  # mIoU over the baseline's; None for teacher and baseline
     p50_ms: float | None  # None: not measured
     p99_ms: float | None
+    condition: str = ""  # of ``miou``: that it is of a teacher that is shown the label
 
     def cells(self) -> tuple[str, ...]:
         """For the terminal, in the order of COLUMNS."""
         gain = "" if self.gain_points is None else f"{self.gain_points:+.2f}"
         times = ("n/a" if value is None else f"{value:.2f}" for value in (self.p50_ms, self.p99_ms))
-        return (self.model, f"{100 * self.miou:.2f}", gain, *times)
+        model = f"{self.model}, {self.condition}" if self.condition else self.model
+        return (model, f"{100 * self.miou:.2f}", gain, *times)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def summarise(out: Path, report: Path) -> Summary:
     for name, score in scores.items():
         row = times.get(score["sha256"], {})
         gain = None if name in ("teacher", "baseline") else 100 * (score["miou"] - baseline)
-        models.append(ModelLine(name, score["miou"], gain, row.get("p50_ms"), row.get("p99_ms")))
+        condition = EvalReport.from_json(score).condition
+        models.append(ModelLine(name, score["miou"], gain, row.get("p50_ms"), row.get("p99_ms"), condition))
     best = _fastest_that_passed(out, parity, times)
     return Summary(
         out=out,

@@ -56,7 +56,7 @@ def class_table(run: RunFiles) -> ClassTable | None:
         for title, key in (("mIoU", "miou"), ("aAcc, share of pixels", "aacc"), ("mAcc, mean recall", "macc"))
     ]
     return ClassTable(
-        columns=tuple(model_title(name) for name in columns),
+        columns=tuple(model_title(name, run.scores[name].condition) for name in columns),
         changes=tuple(f"{_short(str(after))} − {_short(before)}" for after, before in pairs),
         rows=tuple(rows),
         means=tuple(means),

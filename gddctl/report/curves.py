@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gddctl.core.reports.assisted import BLIND_MIOU, WITH_PLANE, WITHOUT_PLANE
 from gddctl.report.colours import colour_by_model
 from gddctl.report.svg import Frame, element, label, picture, polyline, spread_labels, text
 from gddctl.report.wording import percent
@@ -23,21 +24,20 @@ def stages_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def validation_figure(records: Sequence[Mapping[str, Any]]) -> str | None:
-    """mIoU on the val split over iterations, one line per stage; None without validations."""
+    """mIoU on the val split over iterations, one line per stage; a teacher that sees the label has two. None without validations."""
     lines: list[Line] = []
     for stage in stages_of(records):
-        places = [
-            (float(record["step"]), 100 * float(record["val"]["miou"]))
-            for record in records
-            if record["stage"] == stage and isinstance(record.get("val"), dict) and record["val"].get("miou") is not None
-        ]
-        if places:
-            lines.append((stage, places))
+        blind = _validations(records, stage, BLIND_MIOU)
+        if places := _validations(records, stage, "miou"):
+            lines.append((f"{stage} {WITH_PLANE}" if blind else stage, places))
+        if blind:
+            lines.append((f"{stage} {WITHOUT_PLANE}", blind))
     if not lines:
         return None
-    colours = colour_by_model(stage for stage, _ in lines)
+    colours = _colours_of([title for title, _ in lines])
+    privileged = any(title.endswith(WITH_PLANE) for title, _ in lines)
     top = max(y for _, places in lines for _, y in places)
-    frame = _frame(lines, 720, 300, right=150, y_top=min(100.0, top * 1.08 or 1.0))
+    frame = _frame(lines, 720, 300, right=270 if privileged else 150, y_top=min(100.0, top * 1.08 or 1.0))
     drawn = [frame.grid_y(), frame.axis_x("iterations")]
     ends = spread_labels([frame.py(places[-1][1]) for _, places in lines], 16, frame.top, frame.top + frame.height)
     for (stage, places), y in zip(lines, ends, strict=True):
@@ -45,6 +45,22 @@ def validation_figure(records: Sequence[Mapping[str, Any]]) -> str | None:
         drawn.append(_line(frame, places, colours[stage], dots=True, unit=" %"))
         drawn.append(label(frame.px(places[-1][0]) + 8, y + 4, f"{stage} {percent(best / 100)}", fill=colours[stage], weight="600"))
     return picture("".join(drawn), width=720, height=300, title="mIoU on the validation split, in percent, over training iterations")
+
+
+def _validations(records: Sequence[Mapping[str, Any]], stage: str, key: str) -> list[tuple[float, float]]:
+    """(step, score in percent) of one stage."""
+    return [
+        (float(record["step"]), 100 * float(record["val"][key]))
+        for record in records
+        if record["stage"] == stage and isinstance(record.get("val"), dict) and record["val"].get(key) is not None
+    ]
+
+
+def _colours_of(titles: Sequence[str]) -> dict[str, str]:
+    """By title; a stage keeps its colour, under whatever condition it was scored."""
+    plain = {title: title.removesuffix(f" {WITH_PLANE}") for title in titles}
+    found = colour_by_model(plain.values())
+    return {title: found[name] for title, name in plain.items()}
 
 
 def loss_figure(records: Sequence[Mapping[str, Any]], stage: str) -> str | None:

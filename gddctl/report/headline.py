@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from gddctl.core.artifact.card import Card
 from gddctl.core.artifact.network import architecture_of
 from gddctl.core.config.sections import NetworkConfig
+from gddctl.core.reports.assisted import PlaneScore
+from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyRow
 from gddctl.core.reports.parity import ParityReport
 from gddctl.report.colours import colour_by_model
@@ -92,10 +94,17 @@ def _sentences(run: RunFiles) -> Iterator[str]:
         if baseline is not None:
             gain = difference(student.miou, baseline.miou)
             words += f", {points(gain)} points against the same network trained on labels alone ({percent(baseline.miou)} %)"
-        yield f"{words}{f'; its teacher has {percent(teacher.miou)} %' if teacher else ''}."
+        yield f"{words}{f'; its teacher has {_teacher(teacher)}' if teacher else ''}."
     if run.parity is not None:
         yield from _parity(run.parity)
     yield from _speed(run)
+
+
+def _teacher(report: EvalReport) -> str:
+    """Its score; of one that sees the label, in every way it was shown, and how sure it is."""
+    if report.assisted is None:
+        return f"{percent(report.miou)} %"
+    return "; ".join(f"{percent(score.miou)} % {score.words} (mean entropy {score.entropy:.3f} nats)" for score in report.assisted.planes)
 
 
 def _verdict(report: ParityReport | None, sha256: str) -> str:
@@ -135,7 +144,7 @@ def _rows(run: RunFiles) -> Iterator[ModelRow]:
         compared = baseline is not None and name.startswith("student")
         yield ModelRow(
             name=name,
-            title=model_title(name),
+            title=model_title(name, _shown(report.assisted.planes[0]) if report.assisted else ""),
             colour=colours[name],
             miou=percent(report.miou),
             delta=points(difference(report.miou, baseline.miou)) if compared and baseline else "",
@@ -145,3 +154,10 @@ def _rows(run: RunFiles) -> Iterator[ModelRow]:
             p99=milliseconds(row.p99_ms if row else None),
             verdict=_verdict(run.parity, report.sha256),
         )
+        for score in report.assisted.planes[1:] if report.assisted else ():
+            blank = dict.fromkeys(("delta", "parameters", "size", "p50", "p99", "verdict"), "")
+            yield ModelRow(name=name, title=model_title(name, _shown(score)), colour=colours[name], miou=percent(score.miou), **blank)
+
+
+def _shown(score: PlaneScore) -> str:
+    return f"{score.words} (entropy {score.entropy:.3f} nats)"

@@ -54,7 +54,7 @@ def speed(run: RunFiles) -> Speed | None:
     places = [(title, colour, row.p50_ms, row.miou) for (title, colour), row in zip(drawn, rows, strict=True) if row.miou is not None]
     spread = {timed.title: _p5_p95(timed) for timed in measured}
     levels = [
-        (role.capitalize(), colours[role], run.scores[role].miou)
+        (model_title(role, run.scores[role].condition), colours[role], run.scores[role].miou)
         for role in ("teacher", "baseline")
         if role in run.scores and role not in names
     ]

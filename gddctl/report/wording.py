@@ -80,12 +80,14 @@ def scientific(value: float | None) -> str:
     return MISSING if value is None else f"{value:.2e}"
 
 
-def model_title(name: str) -> str:
-    """What a row of ``eval.json`` is called on the page.
+def model_title(name: str, condition: str = "") -> str:
+    """What a row of ``eval.json`` is called on the page; ``condition`` is what its scores are subject to.
 
     >>> model_title("student-int8-ort-cpu.deploy"), model_title("baseline")
     ('Student INT8, deploy graph', 'Baseline')
     """
+    if condition:
+        return f"{model_title(name)} {condition}"
     role, _, rest = name.partition("-")
     title = role.capitalize()
     if not rest:
