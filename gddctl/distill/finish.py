@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import gddctl
-from gddctl.core.artifact.card import Card, TrainingRecord
+from gddctl.core.artifact.card import Card, TrainingRecord, as_teacher
 from gddctl.core.config.label_assisted import NoisingConfig
 from gddctl.core.config.load import to_settings
 from gddctl.core.config.methods import NoMethod
@@ -95,6 +95,7 @@ def card_of(job: TrainJob, parts: Parts, position: Position, world: int) -> Card
             init_weights_sha256=parts.init_sha256,
             method_parameters=None if parts.distiller is None else _trained(parts.distiller),
         ),
+        teacher=None if parts.opened is None else as_teacher(parts.opened.card),
         gddctl_version=gddctl.__version__,
     )
 

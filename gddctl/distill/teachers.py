@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from typing_extensions import assert_never
@@ -14,9 +14,11 @@ from gddctl.core.classes import ClassTable, require_same_classes
 from gddctl.core.config.label_assisted import NoisingConfig
 from gddctl.core.errors import ArtifactError, ConfigError
 from gddctl.distill.job import TrainJob
-from gddctl.models.checkpoint import load_bundle, load_smoothed_labels
+from gddctl.models.checkpoint import load_bundle, load_network, load_smoothed_labels
+from gddctl.models.external import External
 from gddctl.models.label_assisted import LabelAssistedTeacher, LabelNoising
 from gddctl.models.protocol import Batch, Outputs
+from gddctl.models.renormalise import Renormalise, is_same
 from gddctl.models.segmenter import Segmenter
 from gddctl.models.smoothed_labels import SmoothedLabelsTeacher
 from gddctl.models.teacher import FrozenTeacher
@@ -63,8 +65,10 @@ def open_teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> Op
         )
     match card.kind:
         case "network":
-            model, _ = load_bundle(job.teacher)
-            return Opened(FrozenTeacher(_laid_out(model, job)).to(device), card, None)
+            network, _ = load_network(job.teacher)
+            given = job.data.preprocess  # a teacher with another normalisation is shown the student's images as it knows them
+            renormalise = None if is_same(given, card.preprocess) else Renormalise(given, card.preprocess)
+            return Opened(FrozenTeacher(_laid_out(network, job), renormalise).to(device), card, None)
         case "label_assisted":
             model, _ = load_bundle(job.teacher)
             noising = teaching_noise(card, job)
@@ -89,7 +93,10 @@ def teaching_noise(card: Card, job: TrainJob) -> NoisingConfig:
     return job.noising if job.noising.scale is not None else job.noising.model_copy(update={"scale": trained.scale})
 
 
-def _laid_out(model: Segmenter, job: TrainJob) -> Segmenter:
+N = TypeVar("N", Segmenter, Segmenter | External)
+
+
+def _laid_out(model: N, job: TrainJob) -> N:
     if job.train.channels_last:
         model.to(memory_format=torch.channels_last)  # in place
     return model

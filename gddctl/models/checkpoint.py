@@ -8,19 +8,21 @@ from torch import Tensor
 
 from gddctl.core.artifact.card import CARD_NAME, WEIGHTS_NAME, Card
 from gddctl.core.artifact.card_io import read_card, require_plain, require_weights
+from gddctl.core.artifact.network import architecture_of
 from gddctl.core.config.label_assisted import TeacherKind
 from gddctl.core.config.sections import NetworkConfig
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import atomic_folder, write_text
 from gddctl.core.lazy import require
+from gddctl.models.external import External, build_external
 from gddctl.models.label_assisted import build_label_assisted
 from gddctl.models.segmenter import Segmenter, build_segmenter
 from gddctl.models.smoothed_labels import SmoothedLabels
 from gddctl.models.weights import load_strictly, read_weights
 
 
-def save_bundle(folder: Path, model: Segmenter | SmoothedLabels, card: Card) -> None:
+def save_bundle(folder: Path, model: Segmenter | SmoothedLabels | External, card: Card) -> None:
     """Write ``model`` without its auxiliary head, and ``card`` with the weights' digest and parameter count filled in.
 
     Raises:
@@ -41,13 +43,33 @@ def load_bundle(folder: Path) -> tuple[Segmenter, Card]:
 
     Raises:
         UsageError: no such folder.
-        ArtifactError: not a bundle, tampered with, truncated, weights that are not this network's, or a bundle without a network.
+        ArtifactError: not a bundle, tampered with, truncated, weights that are not this network's, or a bundle without a network of ours.
     """
     card = read_card(folder)
     if card.kind == "smoothed_labels":
         require_plain(folder, card, what="loaded as one")
+    if not isinstance(card.network, NetworkConfig):
+        raise ArtifactError(
+            f"{folder}: an imported teacher ({architecture_of(card.network)}); it is neither exported nor trained on",
+            remedy=f"score it with: gddctl eval {folder}; distil a student with: gddctl distill --teacher {folder}, and use that",
+        )
     model = empty_network(card.kind, card.network, len(card.classes))
     load_strictly(model, read_bundle_state(folder, card), place=str(folder), expected=f"{card.network.arch} on {card.network.encoder}")
+    return model.eval(), card
+
+
+def load_network(folder: Path) -> tuple[Segmenter | External, Card]:
+    """The network of a bundle, trained here or imported, for whoever only wants its answers; in eval mode.
+
+    Raises:
+        UsageError, ArtifactError: as :func:`load_bundle`.
+        EnvironmentMissing: an imported one needs a library that is not installed.
+    """
+    card = read_card(folder)
+    if isinstance(card.network, NetworkConfig):
+        return load_bundle(folder)
+    model = build_external(card.network)
+    load_strictly(model.body, read_bundle_state(folder, card), place=str(folder), expected=architecture_of(card.network))
     return model.eval(), card
 
 
@@ -103,12 +125,14 @@ def read_bundle_state(folder: Path, card: Card) -> dict[str, Tensor]:
     return state
 
 
-def count_parameters(model: Segmenter | SmoothedLabels) -> int:
+def count_parameters(model: Segmenter | SmoothedLabels | External) -> int:
     """Parameters of the network that ships, the auxiliary head left out."""
+    if isinstance(model, External):
+        return sum(parameter.numel() for parameter in model.body.parameters())
     plain = model.plain_state_dict()
     return sum(parameter.numel() for name, parameter in model.named_parameters() if name in plain)
 
 
-def _check_head(model: Segmenter | SmoothedLabels, card: Card, *, place: str) -> None:
+def _check_head(model: Segmenter | SmoothedLabels | External, card: Card, *, place: str) -> None:
     if model.num_classes != len(card.classes):
         raise ArtifactError(f"{place}: the network gives {model.num_classes} classes, the card names {len(card.classes)}")

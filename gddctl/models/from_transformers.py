@@ -117,7 +117,7 @@ def read_transformers(source: TransformersSource) -> Found:
         describe=lambda common: TransformersNetwork(config=config, **common),
         names=names,
         normalisation=_normalisation(folder / "preprocessor_config.json") or _OWN.get(family),
-        size=square if family in _ONE_SIZE else None,  # type: ignore[arg-type]
+        size=square if family in _ONE_SIZE else None,
         licence=licence_in(folder),
     )
 
@@ -171,7 +171,7 @@ def _normalisation(path: Path) -> Normalisation | None:
     means, stds = zip(*pairs, strict=True)
     if order == "bgr":  # theirs stand in the order of the channels, ours in RGB order
         means, stds = means[::-1], stds[::-1]
-    return Normalisation(means, stds, order)  # type: ignore[arg-type]
+    return Normalisation(means, stds, order)
 
 
 def _as_map(state: Tensor, size: tuple[int, int]) -> Tensor | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from gddctl.models.external import External
 from gddctl.models.protocol import Batch, Outputs
+from gddctl.models.renormalise import Renormalise
 from gddctl.models.segmenter import Segmenter
 
 
@@ -12,24 +14,32 @@ class FrozenTeacher:
     """A trained network in eval mode without gradient.
 
     Not an ``nn.Module``: no optimiser, wrapper or checkpoint can pick its weights up by accident, and no ``train()`` reaches it.
+
+    Args:
+        model: trained here or imported.
+        renormalise: from the student's normalisation to the model's own; None: they are the same.
     """
 
-    def __init__(self, model: Segmenter) -> None:
+    def __init__(self, model: Segmenter | External, renormalise: Renormalise | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
+        self._renormalise = renormalise
 
     @property
     def feature_channels(self) -> dict[str, int]:
-        """Channels of ``"stage1"`` … ``"stage4"`` and ``"head"``."""
+        """Channels of ``"stage1"`` … ``"stage4"`` and ``"head"``; of an imported network, of those that it has."""
         return self.model.feature_channels
 
     def __call__(self, batch: Batch) -> Outputs:
         """Outputs without gradient; eval mode is set anew each time, because the wrapped model is still reachable."""
         self.model.eval()
         with torch.no_grad():  # not inference_mode: what leaves here is saved for the backward pass of the student's loss
-            outputs: Outputs = self.model(batch.images)
+            images = batch.images if self._renormalise is None else self._renormalise(batch.images)
+            outputs: Outputs = self.model(images)
         return outputs
 
     def to(self, device: torch.device | str) -> FrozenTeacher:
         """Move the teacher."""
         self.model.to(device)
+        if self._renormalise is not None:
+            self._renormalise.to(device)
         return self

@@ -10,6 +10,7 @@ from gddctl.core.classes import ClassTable, require_same_classes
 from gddctl.core.config.sections import NetworkConfig, RunConfig
 from gddctl.core.errors import UsageError
 from gddctl.data.open import open_dataset
+from gddctl.pipeline.importing import require_source
 
 
 def look_ahead(config: RunConfig, roles: tuple[Role, ...]) -> None:
@@ -22,7 +23,10 @@ def look_ahead(config: RunConfig, roles: tuple[Role, ...]) -> None:
     """
     train = open_dataset(config.data, config.data.train_split)
     open_dataset(config.data, config.data.val_split)
-    if config.teacher.bundle is None:
+    if config.teacher.external is not None:
+        if "teacher" in roles or (roles == ("student",) and config.distill.method.kind != "none"):
+            require_source(config.teacher.external)
+    elif config.teacher.bundle is None:
         if "teacher" in roles:
             _require_weights(config.teacher, "teacher")
     elif "teacher" in roles or (roles == ("student",) and config.distill.method.kind != "none"):

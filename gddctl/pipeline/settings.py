@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from gddctl.core.artifact.card import is_bundle
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.load import load_config, merge
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.errors import ConfigError, UsageError
+from gddctl.core.files import read_json
 from gddctl.data.detect import detect_layout
 
 
@@ -49,7 +51,7 @@ def resolve(config: Path | None, overrides: Sequence[str], flags: Flags | None =
     """
     flags = flags or Flags()
     base = demo_settings() if config is None and flags.data is None else None
-    if config is None and flags.teacher is not None:
+    if config is None and flags.teacher is not None and external_at(flags.teacher) is None:
         base = merge(base or {}, {"data": {"preprocess": read_card(flags.teacher).preprocess.model_dump(mode="json")}})
     return load_config(config, overrides, base=base, over=_flag_settings(flags))
 
@@ -92,6 +94,16 @@ def parse_network(text: str) -> dict[str, Any]:
     return {"arch": arch, "encoder": encoder, **({"output_stride": int(stride)} if stride else {})}
 
 
+def external_at(path: Path) -> dict[str, Any] | None:
+    """Settings of ``teacher.external`` for a folder that tells by itself whose model it holds; None for anything else."""
+    config = path / "config.json"
+    if is_bundle(path) or not config.is_file():
+        return None
+    said = read_json(config)
+    kind = "smp" if isinstance(said, dict) and "_model_class" in said else "transformers"
+    return {"kind": kind, "path": str(path.resolve())}
+
+
 def _flag_settings(flags: Flags) -> dict[str, Any]:
     value: dict[str, Any] = {}
 
@@ -107,7 +119,10 @@ def _flag_settings(flags: Flags) -> dict[str, Any]:
     else:
         put("data", "layout", flags.layout)
     put("data", "skip_bad", flags.skip_bad)
-    put("teacher", "bundle", flags.teacher)
+    if flags.teacher is not None:
+        external = external_at(flags.teacher)
+        bundle = str(flags.teacher.resolve()) if external is None else None
+        value["teacher"] = {"bundle": bundle, "external": external}  # both: what the file says of its own teacher is set aside
     if flags.student is not None:
         value["student"] = parse_network(flags.student)
     put("student", "init", flags.init)

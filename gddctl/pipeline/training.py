@@ -14,8 +14,9 @@ from gddctl.core.artifact.card import Card, Role, is_bundle
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.artifact.network import architecture_of
 from gddctl.core.config.load import digest_of
-from gddctl.core.config.sections import RunConfig, TeacherConfig
+from gddctl.core.config.sections import DistillConfig, NetworkConfig, RunConfig, TeacherConfig
 from gddctl.core.errors import UsageError
+from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.workspace import hold, is_run
 from gddctl.pipeline.folder import prepare
 from gddctl.pipeline.preflight import look_ahead
@@ -35,6 +36,8 @@ class Trained:
     @property
     def network(self) -> str:
         """Architecture and encoder."""
+        if self.card.kind == "smoothed_labels":
+            return "smoothed labels"
         network = self.card.network
         return f"{network.arch} {network.encoder}" if isinstance(network, NetworkConfig) else architecture_of(network)
 
@@ -42,6 +45,11 @@ class Trained:
     def miou(self) -> float | None:
         """mIoU on the whole val split, 0..1, as the card records it."""
         return None if self.card.evaluation is None else float(self.card.evaluation["miou"])
+
+    @property
+    def condition(self) -> str:
+        """What must stand beside that score: nothing, or that it is of a teacher that is shown the label."""
+        return "" if self.card.evaluation is None else EvalReport.from_json(self.card.evaluation).condition
 
 
 def job_of(config: RunConfig, folder: Path, role: Role) -> TrainJob:
@@ -66,8 +74,14 @@ def job_of(config: RunConfig, folder: Path, role: Role) -> TrainJob:
         noising=config.teacher.noising if distils and config.teacher.kind == "label_assisted" else None,
         init=config.student.init,
         quantize=config.distill.quantize if role == "student" else None,
+        **(_teaching(config.distill) if distils else {}),
         **shared,
     )
+
+
+def _teaching(distill: DistillConfig) -> dict[str, Any]:
+    """How the teacher's answers are computed and kept."""
+    return {key: getattr(distill, key) for key in ("teacher_precision", "cache_teacher", "cache_limit_gb")}
 
 
 def _kind_of(teacher: TeacherConfig) -> dict[str, Any]:
@@ -106,16 +120,42 @@ def train_one(config: RunConfig, folder: Path, role: Role, *, force: bool) -> Tr
     with hold(folder) if first else nullcontext():
         if first:
             prepare(folder, config, force=force)
+            bring_teacher(config, folder, role)
+        if role == "teacher" and config.teacher.external is not None:
+            return finished(folder / "teacher") if first else None
         trained = do_job(job_of(config, folder, role))
     return trained if first else None
+
+
+def bring_teacher(config: RunConfig, folder: Path, role: Role) -> None:
+    """Import the teacher that ``role`` is, or needs, where it comes from elsewhere and does not stand in ``folder`` yet.
+
+    Raises:
+        UsageError: under torchrun a student's teacher must stand already.
+    """
+    needed = role == "teacher" or (role == "student" and config.distill.method.kind != "none")
+    if config.teacher.external is None or not needed or is_bundle(folder / "teacher"):
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and role == "student":
+        raise UsageError(
+            f"{folder / 'teacher'}: teacher.external is not imported yet, and the other processes of torchrun would not wait for it",
+            remedy=f"first: gddctl train, the same settings and --out {folder}",
+        )
+    from gddctl.pipeline.importing import import_teacher
+
+    import_teacher(config, folder)
+
+
+def finished(bundle: Path) -> Trained:
+    """A bundle that stands."""
+    return Trained(bundle, read_card(bundle))
 
 
 def do_job(job: TrainJob) -> Trained:
     """Run ``job``, showing its progress on stderr."""
     from gddctl.distill.run import run_job
 
-    bundle = run_job(job, _reporter())
-    return Trained(bundle, read_card(bundle))
+    return finished(run_job(job, _reporter()))
 
 
 def _reporter() -> Reporter:

@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from gddctl.core.artifact.card_io import read_card, require_plain
 from gddctl.core.errors import EnvironmentMissing, RunFailed
-from gddctl.models.checkpoint import load_bundle
+from gddctl.models.checkpoint import load_network
 from gddctl.runtime.cpu import this_cpu, usable_cores
 from gddctl.runtime.describe import info_of_card
 from gddctl.runtime.protocol import check_input
@@ -72,7 +72,7 @@ class TorchRuntime:
 
     def _load(self) -> Any:
         require_plain(self._folder, read_card(self._folder), what="run on images")
-        model, card = load_bundle(self._folder)
+        model, card = load_network(self._folder)
         return model.to(self._device).eval(), card
 
 

@@ -8,11 +8,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from gddctl.core.config.external import NamedClasses
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.config.yaml_text import read_yaml, write_yaml
 from gddctl.core.digest import sha256_json
@@ -135,20 +136,34 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
-_PATH_KEYS = (("data", "root"), ("teacher", "bundle"), ("teacher", "encoder_weights"), ("student", "init"), ("student", "encoder_weights"))
-_NO_PATHS = ("none", "imagenet")  # what encoder_weights may say instead of a path
+_PATH_KEYS = (
+    ("data", "root"),
+    ("teacher", "bundle"),
+    ("teacher", "encoder_weights"),
+    ("teacher", "external", "path"),
+    ("teacher", "external", "classes"),
+    ("student", "init"),
+    ("student", "encoder_weights"),
+)
+# What such a key may say instead of a path.
+_NO_PATHS = {"encoder_weights": ("none", "imagenet"), "classes": get_args(NamedClasses)}
 
 
 def _rebase(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    for section, key in _PATH_KEYS:
-        inner = settings.get(section)
-        if isinstance(inner, dict) and isinstance(inner.get(key), str) and not (key == "encoder_weights" and inner[key] in _NO_PATHS):
-            settings = {**settings, section: {**inner, key: str((folder / _expand(inner[key], f"{section}.{key}")).resolve())}}
-    compare = settings.get("compare")
-    if isinstance(compare, dict) and isinstance(teachers := compare.get("teachers"), dict):
-        rebased = {label: _rebase({"teacher": own}, folder)["teacher"] for label, own in teachers.items()}
-        settings = {**settings, "compare": {**compare, "teachers": rebased}}
+    for keys in _PATH_KEYS:
+        settings = _rebased(settings, keys, folder, ".".join(keys))
     return settings
+
+
+def _rebased(settings: dict[str, Any], keys: tuple[str, ...], folder: Path, place: str) -> dict[str, Any]:
+    """``settings`` with the path at ``keys`` read relative to ``folder``."""
+    key, *rest = keys
+    value = settings.get(key)
+    if rest:
+        return {**settings, key: _rebased(value, tuple(rest), folder, place)} if isinstance(value, dict) else settings
+    if not isinstance(value, str) or value in _NO_PATHS.get(key, ()):
+        return settings
+    return {**settings, key: str((folder / _expand(value, place)).resolve())}
 
 
 def _expand(text: str, place: str) -> Path:
