@@ -39,9 +39,9 @@ class Saturation:
     def sentence(self) -> str:
         """The answer with its numbers."""
         pair, limit = self.pair, f"{self.limit_points:g} points"
+        shown = f" (95 % interval {interval(pair)}, {len(pair.seeds)} seeds)" if interval(pair) else ""
         span = f"from {pair.second.iterations} to {pair.first.iterations} iterations"
-        gain = f"{span} gave {pair.first.method} {figure(pair.difference_points)} points"
-        gain = f"Going {gain}" + (f" (95 % interval {interval(pair)}, {len(pair.seeds)} seeds)" if interval(pair) else "")
+        gain = f"{pair.first.method} gained {figure(pair.difference_points)} points {span}{shown}"
         match self.verdict:
             case "stopped":
                 words = f"it has stopped improving, to within {limit}"

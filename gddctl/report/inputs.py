@@ -16,6 +16,7 @@ from gddctl.core.artifact.card import WEIGHTS_NAME, Card, is_bundle
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.files import read_json
+from gddctl.core.reports.comparison import COMPARISON_NAME, Comparison
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport
@@ -41,6 +42,7 @@ class RunFiles:
     samples: tuple[NDArray[np.float64], ...]  # raw latency in ms, one array per row of ``latency``
     artifacts: tuple[dict[str, Any], ...]  # rows of the manifest
     pictures: tuple[Path, ...]
+    comparison: Comparison | None
 
     @property
     def bytes_of(self) -> dict[str, int]:
@@ -76,6 +78,7 @@ def read_run(folder: Path) -> RunFiles:
         samples=_samples(folder, latency),
         artifacts=_optional(folder / "artifacts" / "manifest.json", lambda value: tuple(value["artifacts"])) or (),
         pictures=tuple(sorted((folder / "pictures").glob("*.png"))),
+        comparison=_optional(folder / COMPARISON_NAME, Comparison.from_json),
     )
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from gddctl import __version__
 from gddctl.core.files import write_text
-from gddctl.core.lazy import require
 from gddctl.report.accuracy import class_table
+from gddctl.report.comparison import comparison_section
 from gddctl.report.curves import loss_figure, pace_of, stages_of, validation_figure
 from gddctl.report.headline import headline
 from gddctl.report.inputs import RunFiles, read_run
 from gddctl.report.ladder import bands, rung_views
 from gddctl.report.lineage import lineage, recipe, trainings
 from gddctl.report.speed import speed
+from gddctl.report.template import fill
 
 REPORT_NAME = "report.html"
 
@@ -55,13 +54,9 @@ def write_report(run_folder: Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """The page's HTML. Everything from files is escaped by the template; drawings escape their own words."""
-    jinja2 = require("jinja2", extra="report", why="writing report.html")
-    here = resources.files("gddctl.report")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(here.joinpath("page.html.j2").read_text(encoding="utf-8"))
-    html: str = template.render(
+    return fill(
+        "page.html.j2",
         run=run,
-        style=here.joinpath("page.css").read_text(encoding="utf-8"),
         head=headline(run),
         curves=_curves(run),
         validation=validation_figure(run.metrics),
@@ -76,9 +71,8 @@ def render(run: RunFiles) -> str:
         lineage=lineage(run),
         trainings=trainings(run),
         recipe=recipe(run),
-        version=__version__,
+        comparison=None if run.comparison is None else comparison_section(run.comparison),
     )
-    return html
 
 
 def _curves(run: RunFiles) -> list[Curve]:

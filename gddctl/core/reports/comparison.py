@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 COMPARISON_SCHEMA = 1
+COMPARISON_NAME = "comparison.json"  # in the folder of a comparison
 REFERENCE = "none"  # the method that every other one is held against: no distillation
 LEVEL = 0.95  # of every interval; verdicts are at 1 - LEVEL
 

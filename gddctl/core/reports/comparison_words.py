@@ -107,12 +107,27 @@ def _of_group(comparison: Comparison, group: Sequence[MethodRow]) -> Iterator[st
             yield pair_sentence(comparison, pair)
         elif reference is not None and row != reference:
             yield f"{names[row.arm]} and {REFERENCE} have no seed in common and are not compared."
-    for row in scored[1:]:
-        pair = comparison.pair(scored[0].arm, row.arm)
-        if pair is not None and pair.kind == "between methods":
-            yield pair_sentence(comparison, pair)
+    yield from _behind(comparison, scored)
     if reference is not None:
         yield from _cost(names, scored, reference)
+
+
+def _behind(comparison: Comparison, scored: Sequence[MethodRow]) -> Iterator[str]:
+    """Where the other methods stand to the first: one by one those that are open, the rest together."""
+    names, told = names_of(comparison), []
+    for row in scored[1:]:
+        pair = comparison.pair(scored[0].arm, row.arm)
+        if pair is None or pair.kind != "between methods":
+            continue
+        if pair.covers_seeds and comparison.outcome(pair) == "better":
+            told.append((names[row.arm], pair))
+        else:
+            yield pair_sentence(comparison, pair)
+    if len(told) == 1:
+        yield pair_sentence(comparison, told[0][1])
+    elif told:
+        shown = [f"{name} by {figure(pair.difference_points)} ({interval(pair)})" for name, pair in told]
+        yield f"{names[scored[0].arm]} is better than {_and(shown)} points."
 
 
 def _first(comparison: Comparison, scored: Sequence[MethodRow]) -> str:
@@ -170,7 +185,7 @@ def _failures(comparison: Comparison) -> Iterator[str]:
 
 
 def _reach(comparison: Comparison) -> Iterator[str]:
-    if comparison.split != "val":
+    if comparison.split.startswith("held-out"):
         yield f"Scored on {comparison.split}: that is for choosing, not for reporting."
 
 
