@@ -66,19 +66,23 @@ def open_teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> Op
     match card.kind:
         case "network":
             network, _ = load_network(job.teacher)
-            given = job.data.preprocess  # a teacher with another normalisation is shown the student's images as it knows them
-            renormalise = None if is_same(given, card.preprocess) else Renormalise(given, card.preprocess)
-            return Opened(FrozenTeacher(_laid_out(network, job), renormalise).to(device), card, None)
+            return Opened(FrozenTeacher(_laid_out(network, job), _renormalise(job, card)).to(device), card, None)
         case "label_assisted":
             model, _ = load_bundle(job.teacher)
             noising = teaching_noise(card, job)
             labels = LabelNoising(len(classes), noising.codes, noising.sigma, noising.scale_for(job.data.preprocess.std))
-            return Opened(LabelAssistedTeacher(_laid_out(model, job), labels).to(device), card, noising)
+            return Opened(LabelAssistedTeacher(_laid_out(model, job), labels, _renormalise(job, card)).to(device), card, noising)
         case "smoothed_labels":
             labels_alone, _ = load_smoothed_labels(job.teacher)
             return Opened(SmoothedLabelsTeacher(labels_alone), card, None)
         case other:
             assert_never(other)
+
+
+def _renormalise(job: TrainJob, card: Card) -> Renormalise | None:
+    """A teacher with another normalisation is shown the student's images as it knows them."""
+    given = job.data.preprocess
+    return None if is_same(given, card.preprocess) else Renormalise(given, card.preprocess)
 
 
 def teaching_noise(card: Card, job: TrainJob) -> NoisingConfig:

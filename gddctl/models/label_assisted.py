@@ -12,6 +12,7 @@ from gddctl.core.classes import IGNORE
 from gddctl.core.config.label_assisted import Codes
 from gddctl.core.config.sections import NetworkConfig
 from gddctl.models.protocol import Batch, Outputs
+from gddctl.models.renormalise import Renormalise
 from gddctl.models.segmenter import Segmenter, build_segmenter
 from gddctl.models.wide_stem import widen_stem
 
@@ -98,11 +99,13 @@ class LabelAssistedTeacher:
     Args:
         model: as :func:`build_label_assisted` makes it, trained.
         noising: of stage B; it draws from the default generator of the batch's device, which the loop seeds at every step.
+        renormalise: from the student's normalisation of images to the model's own; None: they are the same.
     """
 
-    def __init__(self, model: Segmenter, noising: LabelNoising) -> None:
+    def __init__(self, model: Segmenter, noising: LabelNoising, renormalise: Renormalise | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.noising = noising
+        self._renormalise = renormalise
 
     @property
     def feature_channels(self) -> dict[str, int]:
@@ -113,10 +116,13 @@ class LabelAssistedTeacher:
         """Outputs without gradient, for images and labels of one size."""
         self.model.eval()
         with torch.no_grad():
-            outputs: Outputs = self.model(beside(batch.images, self.noising(batch.labels)))
+            images = batch.images if self._renormalise is None else self._renormalise(batch.images)
+            outputs: Outputs = self.model(beside(images, self.noising(batch.labels)))
         return outputs
 
     def to(self, device: torch.device | str) -> LabelAssistedTeacher:
         """Move the teacher."""
         self.model.to(device)
+        if self._renormalise is not None:
+            self._renormalise.to(device)
         return self

@@ -160,7 +160,7 @@ def _training(config: RunConfig, out: Path, role: Role) -> Stage:
 
 def _train(job: TrainJob) -> None:
     trained = do_job(job)
-    log.info("%s: mIoU %s %s", job.role, trained.miou, trained.condition)
+    log.info("%s: mIoU %s%s", job.role, trained.miou, trained.condition and f" {trained.condition}")
 
 
 def _copy_bundle(source: Path, target: Path) -> None:
@@ -189,7 +189,8 @@ def _evaluate(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
         reports = {}
         for name, path in models.items():
             reports[name] = evaluate_on(path, config.data, split=config.data.val_split)
-            log.info("evaluate: %-32s mIoU %6.2f %% %s", name, 100 * reports[name].miou, reports[name].condition)
+            condition = reports[name].condition and f" {reports[name].condition}"
+            log.info("evaluate: %-32s mIoU %6.2f %%%s", name, 100 * reports[name].miou, condition)
         write_json(out / "eval.json", {"schema": EVAL_SCHEMA, "models": {name: report.to_json() for name, report in reports.items()}})
 
     inputs = {"models": {name: identity_of(path) for name, path in models.items()}, "data": settings["data"]}

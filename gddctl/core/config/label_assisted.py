@@ -47,4 +47,4 @@ class SmoothingConfig(Section):
     """The control: a teacher without weights, whose logits are the label, averaged to their grid, blurred and scaled. Our own values."""
 
     scale: PositiveFloat = 8.0  # of a pixel's own class over the others; choose it so that its entropy is that of the teacher compared
-    blur: NonNegativeFloat = 1.0  # standard deviation of a Gaussian, in places of the logits' grid; 0: the averages as they are
+    blur: NonNegativeFloat = 0.5  # standard deviation of a Gaussian, in places of the logits' grid; 0: the averages as they are
