@@ -27,12 +27,13 @@ class Agreement:
     """Sums the terms and two flags over all processes in one small message a step.
 
     On CUDA the numbers of a step are looked at after the next one has been launched, so that the device never waits for the
-    host; on the CPU at once. NaN in one process is NaN in the sum, hence every process stops at the same step.
+    host; on the CPU at once. They travel to pinned memory as soon as they are there: read directly, they would come behind whatever
+    has been launched since. NaN in one process is NaN in the sum, hence every process stops at the same step.
     """
 
     def __init__(self, world: int, lag: int) -> None:
         self._world, self._lag = world, lag
-        self._waiting: list[tuple[int, list[str], Tensor]] = []
+        self._waiting: list[tuple[int, list[str], _Message]] = []
 
     def add(self, step: int, terms: Mapping[str, Tensor], *, stop: bool, out_of_time: bool) -> list[Verdict]:
         """Take in a step; returns the verdicts that are ready now, oldest first.
@@ -42,11 +43,12 @@ class Agreement:
         """
         names = list(terms)
         values = torch.stack([term.detach().float() for term in terms.values()])
-        flags = torch.tensor([float(stop), float(out_of_time)], device=values.device)
-        message = torch.cat([values / self._world, flags])
+        # Filled, not copied from the host: a copy would wait for all that was launched before it.
+        flags = [values.new_full((1,), float(flag)) for flag in (stop, out_of_time)]
+        message = torch.cat([values / self._world, *flags])
         if self._world > 1:
             dist.all_reduce(message)
-        self._waiting.append((step, names, message))
+        self._waiting.append((step, names, _Message(message)))
         return [self._read(*self._waiting.pop(0)) for _ in range(max(0, len(self._waiting) - self._lag))]
 
     def settle(self) -> list[Verdict]:
@@ -54,8 +56,8 @@ class Agreement:
         waiting, self._waiting = self._waiting, []
         return [self._read(*item) for item in waiting]
 
-    def _read(self, step: int, names: list[str], message: Tensor) -> Verdict:
-        numbers = message.tolist()
+    def _read(self, step: int, names: list[str], message: _Message) -> Verdict:
+        numbers = message.read()
         terms = dict(zip(names, numbers[:-2], strict=True))
         for name, value in terms.items():
             if not math.isfinite(value):
@@ -64,3 +66,21 @@ class Agreement:
                     remedy="the last good checkpoint is kept; lower train.lr or the method's weight, or set train.clip_norm",
                 )
         return Verdict(step, terms, stop=numbers[-2] > 0, out_of_time=numbers[-1] > 0)
+
+
+class _Message:
+    """Numbers on their way to the host."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values, self._arrived = values, None
+        if values.is_cuda:
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def read(self) -> list[float]:
+        """Wait for them alone."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        numbers: list[float] = self._values.tolist()
+        return numbers
