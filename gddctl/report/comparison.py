@@ -100,7 +100,8 @@ def _typeset_table(table: Table) -> Table:
 def _how(comparison: Comparison) -> Iterator[tuple[str, str]]:
     yield "scored", f"{comparison.protocol}, on {comparison.images or 'an unknown number of'} images ({comparison.split})"
     bootstrap = comparison.bootstrap
-    yield "intervals", f"95 %, {bootstrap.name}, {bootstrap.draws:,} draws from seed {bootstrap.seed}; paired; images as if independent, which frames of one video are not"
+    drawn = f"95 %, {bootstrap.name}, {bootstrap.draws:,} draws from seed {bootstrap.seed}"
+    yield "intervals", f"{drawn}; images count as independent, which frames of one video are not"
     yield "several comparisons", "Holm's method over all methods against none, and apart from them over all pairs of methods"
     if comparison.teacher is not None:
         yield "teacher", f"{comparison.teacher.name}, its own training: {duration(comparison.teacher.seconds)}"
