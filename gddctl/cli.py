@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gddctl import __version__
-from gddctl.commands import bench, data, distill, doctor, evaluate, export, init, parity, run, train
+from gddctl.commands import bench, compare, data, distill, doctor, evaluate, export, init, parity, run, train
 from gddctl.commands.output import Output, emitted
 from gddctl.core.errors import GddctlError, Interrupted, RunFailed, UsageError
 
@@ -45,6 +45,7 @@ app.command("init")(init.init)
 app.command("train")(train.train)
 app.command("distill")(distill.distill)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("parity")(parity.parity)
 app.command("bench")(bench.bench)

@@ -47,6 +47,11 @@ def pick_device(train: TrainConfig) -> Device:
     return device
 
 
+def cuda_devices() -> int:
+    """CUDA devices that this process may use."""
+    return torch.cuda.device_count()
+
+
 def make_fabric(train: TrainConfig) -> Fabric:
     """The Fabric of this process, launched. Under torchrun its processes are used, else this one alone.
 

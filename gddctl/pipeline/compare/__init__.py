@@ -1,0 +1,1 @@
+"""Methods held against each other: the same data, seeds and batches, many trainings, one table."""

@@ -1,0 +1,263 @@
+"""``gddctl compare`` from beginning to end: teachers, step times, cells, table; whatever is there already is not done again."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gddctl.core.config.load import to_settings, to_yaml
+from gddctl.core.config.sections import RunConfig
+from gddctl.core.errors import Interrupted, RunFailed
+from gddctl.core.files import read_json, write_json, write_text
+from gddctl.core.lazy import require
+from gddctl.core.reports.comparison import Arm, Cell, Teacher
+from gddctl.core.workspace import claim, hold
+from gddctl.pipeline.compare.arms import add_arms
+from gddctl.pipeline.compare.cell_files import CELL, ORDER, read_cell, require_same_training, write_cell
+from gddctl.pipeline.compare.cell_job import cell_identity, job_of_cell
+from gddctl.pipeline.compare.child import MEASURED
+from gddctl.pipeline.compare.ground import Judge, common_digest, common_settings, default_folder, judged_on
+from gddctl.pipeline.compare.methods import Compared, compared_methods
+from gddctl.pipeline.compare.plan import PlannedCell, arms_of, planned_cells
+from gddctl.pipeline.compare.pool import Outcome, Task, run_tasks
+from gddctl.pipeline.compare.result import Result, write_result
+from gddctl.pipeline.compare.slots import slots_for
+from gddctl.pipeline.compare.step_times import Recorded, Timed, read_recorded, require_same_budget, write_recorded
+from gddctl.pipeline.compare.teachers import bring, described, planned_teacher
+from gddctl.pipeline.folder import environment
+from gddctl.pipeline.preflight import look_ahead
+
+if TYPE_CHECKING:
+    from gddctl.distill.progress import Reporter
+
+log = logging.getLogger(__name__)
+
+FINDINGS = Path("checkpoints") / "data.json"  # what a look through the data found: the same for every cell
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for."""
+
+    config: RunConfig
+    methods: tuple[Compared, ...]
+    seeds: tuple[int, ...]
+    budget: float | None  # seconds; None: equal iterations
+    out: Path
+
+
+def requested(
+    config: RunConfig, methods: Sequence[str], *, seeds: int | None, first_seed: int, budget: float | None, on: Judge, out: Path | None
+) -> Request:
+    """The command's words, checked.
+
+    Raises:
+        UsageError: a method that is not known, or none.
+        ConfigError: settings that a comparison cannot go by.
+    """
+    compared = compared_methods(methods, config.compare)
+    count = seeds if seeds is not None else config.compare.seeds
+    folder = (out or default_folder(config, on)).resolve()
+    return Request(judged_on(config, on), compared, tuple(range(first_seed, first_seed + count)), budget, folder)
+
+
+def compare(request: Request, *, devices: str | None, jobs: int | None, force: bool) -> Result:
+    """Train what is missing and write the table.
+
+    Raises:
+        UsageError: the folder belongs to another comparison or is in use, or a name once meant other settings.
+        RunFailed: the teacher's training failed, or not one cell came through. Single cells that fail are in the result.
+        Interrupted: stopped by the user; started again, it goes on.
+    """
+    config, out = request.config, request.out
+    for module, extra, why in (("torch", "train", "training"), ("jinja2", "report", "writing the page")):
+        require(module, extra=extra, why=why)
+    slots = slots_for(config.train, devices, jobs)
+    look_ahead(config, ("baseline",) if config.teacher.bundle is not None else ("baseline", "teacher"))
+    with hold(out):
+        if claim(out, digest=common_digest(config), settings=common_settings(config), force=force):
+            log.info("going on in %s", out)
+        write_text(out / "config.yaml", to_yaml(config))
+        write_json(out / "env.json", environment(out))
+        return _Work(request, slots).done()
+
+
+class _Work:
+    """One call of the command on its folder."""
+
+    def __init__(self, request: Request, slots: Sequence[Mapping[str, str]]) -> None:
+        self._config, self._out, self._slots = request.config, request.out, slots
+        self._methods, self._seeds, self._budget = request.methods, request.seeds, request.budget
+        self._teachers = {each.name: planned_teacher(self._config, each, self._out) for each in self._methods}
+
+    def done(self) -> Result:
+        """Everything in order."""
+        recorded = read_recorded(self._out)
+        if self._budget is not None:
+            require_same_budget(self._out, recorded, self._budget)
+        self._make_teachers()
+        if self._budget is not None:
+            recorded = self._timed(recorded, self._budget)
+            measured = [each.name for each in self._methods if recorded.methods[each.name].error is None]
+            iterations = {name: recorded.iterations(name) for name in measured}
+        else:
+            iterations = {each.name: self._config.train.iterations for each in self._methods}
+        cells = planned_cells(self._methods, iterations, self._seeds)
+        tasks = [task for cell in cells if (task := self._prepared(cell)) is not None]
+        arms = add_arms(self._out, arms_of(self._methods, iterations, timed=self._budget is not None))
+        log.info("%d cells: %d to train, %d done before", len(cells), len(tasks), len(cells) - len(tasks))
+        try:
+            run_tasks(tasks, self._slots, done=partial(self._ended, cells), reporter=_reporter)
+        except Interrupted:
+            self._result(arms, recorded)  # what is there so far
+            raise
+        result = self._result(arms, recorded)
+        if result is None:
+            raise RunFailed("not one cell came through")
+        return result
+
+    def _make_teachers(self) -> None:
+        """Each once, before any cell. One that fails ends the call: what it teaches could not be compared."""
+        plans = {plan.bundle: plan for plan in self._teachers.values() if plan is not None and not plan.ready}
+        tasks = []
+        for plan in plans.values():
+            bring(self._config, plan)
+            if plan.job is not None:
+                order = plan.home / "teacher_training" / ORDER
+                self._share_findings(plan.home)
+                write_json(order, {"what": "train", "job": to_settings(plan.job)})
+                tasks.append(Task(f"teacher {plan.settings.arch} {plan.settings.encoder}", order))
+
+        def ended(outcome: Outcome) -> None:
+            _raise_failed(outcome)
+            if not outcome.stopped:
+                shutil.rmtree(outcome.task.order.parent.parent / "checkpoints" / "teacher", ignore_errors=True)
+
+        run_tasks(tasks, self._slots, done=ended, reporter=_reporter)
+
+    def _timed(self, recorded: Recorded | None, budget: float) -> Recorded:
+        """Step times of all methods: those on record, and those that are missing."""
+        names = [each.name for each in self._methods]
+        missing = recorded.missing(names) if recorded is not None else names
+        if not missing:
+            assert recorded is not None
+            return recorded
+        home = self._out / "step_times"
+        settings = self._config.compare
+        planned = {each.name: PlannedCell(each, self._seeds[0], self._config.train.iterations) for each in self._methods}
+        jobs = {name: job_of_cell(self._config, planned[name], self._teachers[name], home) for name in missing}
+        order = {
+            "what": "step times",
+            "jobs": {name: to_settings(job) for name, job in jobs.items()},
+            "blocks": settings.blocks,
+            "block_steps": settings.block_steps,
+        }
+        self._share_findings(home)
+        write_json(home / ORDER, order)
+
+        run_tasks([Task("step times", home / ORDER)], self._slots[:1], done=_raise_failed, reporter=_reporter)
+        self._keep_findings(home)
+        found = read_json(home / MEASURED)
+        timed = {name: Timed(tuple(row["seconds"]), row["error"]) for name, row in found["methods"].items()}
+        if recorded is None:
+            recorded = Recorded(budget, found["device"], found["threads"], settings.blocks, settings.block_steps, {})
+        recorded = recorded.joined(timed)
+        write_recorded(self._out, recorded)
+        return recorded
+
+    def _prepared(self, cell: PlannedCell) -> Task | None:
+        """The order of a cell that is not done; None where it is.
+
+        Raises:
+            UsageError: its name once meant another training.
+        """
+        folder = cell.folder(self._out)
+        job = job_of_cell(self._config, cell, self._teachers[cell.compared.name], folder)
+        identity = cell_identity(job)
+        require_same_training(folder, identity)
+        read = read_cell(folder)
+        if read is not None and read[0].state == "done":
+            return None
+        self._share_findings(folder)
+        order = {"what": "cell", "method": cell.compared.name, "job": to_settings(job), "identity": identity}
+        write_json(folder / ORDER, order)
+        return Task(cell.label, folder / ORDER)
+
+    def _ended(self, cells: Sequence[PlannedCell], outcome: Outcome) -> None:
+        """A cell's process has ended."""
+        folder = outcome.task.order.parent
+        if outcome.stopped:
+            return
+        if outcome.error is not None:
+            planned = next(cell for cell in cells if cell.folder(self._out) == folder)
+            failed = Cell(planned.compared.name, planned.seed, planned.iterations, "failed", error=outcome.reason)
+            write_cell(folder, failed)
+            log.warning("%s failed, the others go on: %s", outcome.task.label, outcome.reason)
+            return
+        self._keep_findings(folder)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the bundle stands; a cell is never trained further
+        read = read_cell(folder)
+        assert read is not None and read[0].miou is not None, (folder / CELL, "the child writes it before it ends well")
+        log.info("%s: mIoU %.2f", outcome.task.label, 100 * read[0].miou)
+
+    def _result(self, arms: Sequence[Arm], recorded: Recorded | None) -> Result | None:
+        teacher, notes = self._teacher()
+        if len(self._slots) > 1:
+            notes.append(f"{len(self._slots)} cells trained side by side: seconds per step of cells are from then.")
+        networks = [self._config.student, self._config.teacher]
+        if self._config.student.init is None and all(network.encoder_weights == "none" for network in networks):
+            notes.append("Networks start from random weights, without ImageNet.")
+        return write_result(self._out, self._config, arms, recorded, teacher, notes, self._unmeasured(recorded))
+
+    def _unmeasured(self, recorded: Recorded | None) -> list[Cell]:
+        """Cells of methods whose step could not be measured, hence never trained."""
+        if recorded is None or self._budget is None:
+            return []
+        failed = [(each.name, error) for each in self._methods if (error := recorded.methods[each.name].error) is not None]
+        return [Cell(name, seed, 0, "failed", error=error, budget="seconds") for name, error in failed for seed in self._seeds]
+
+    def _teacher(self) -> tuple[Teacher | None, list[str]]:
+        """The common teacher for the table; others in notes."""
+        plans = {plan.bundle: plan for plan in self._teachers.values() if plan is not None and plan.ready}
+        if not plans:
+            return None, []
+        told = {bundle: described(self._config, plan) for bundle, plan in plans.items()}
+        common = next((bundle for bundle, plan in plans.items() if plan.settings == self._config.teacher), next(iter(plans)))
+        notes = list(told[common][1])
+        for bundle, (teacher, warnings) in told.items():
+            if bundle != common:
+                names = ", ".join(name for name, own in self._teachers.items() if own is not None and own.bundle == bundle)
+                score = "" if teacher.miou is None else f", mIoU {100 * teacher.miou:.2f} %"
+                cost = "" if teacher.seconds is None else f", trained for {teacher.seconds:.0f} s"
+                notes.append(f"{names}: taught by {teacher.name}{score}{cost}.")
+                notes += warnings
+        return told[common][0], notes
+
+    def _share_findings(self, folder: Path) -> None:
+        """Nobody looks through the data twice."""
+        known, wanted = self._out / FINDINGS, folder / FINDINGS
+        if known.is_file() and not wanted.is_file():
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(known, wanted)
+
+    def _keep_findings(self, folder: Path) -> None:
+        found, kept = folder / FINDINGS, self._out / FINDINGS
+        if found.is_file() and not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, kept)
+
+
+def _raise_failed(outcome: Outcome) -> None:
+    if outcome.error is not None and not outcome.stopped:
+        raise outcome.error
+
+
+def _reporter(label: str) -> Reporter:
+    from gddctl.pipeline.compare.voice import CellReporter
+
+    return CellReporter(label)

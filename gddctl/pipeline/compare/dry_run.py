@@ -1,0 +1,123 @@
+"""What a comparison would train, and for about how long; touches nothing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gddctl.core.workspace import belongs
+from gddctl.pipeline.compare.cell_files import read_cell
+from gddctl.pipeline.compare.compare import Request
+from gddctl.pipeline.compare.ground import common_digest, common_settings
+from gddctl.pipeline.compare.plan import cell_folder, planned_cells, seeds_in
+from gddctl.pipeline.compare.step_times import Recorded, read_recorded, require_same_budget
+from gddctl.pipeline.compare.teachers import planned_teacher
+
+
+@dataclass(frozen=True)
+class Line:
+    """One training."""
+
+    label: str
+    iterations: int | None  # None: known when step times are
+    state: str  # done, failed, begun, todo
+    seconds: float | None  # that it may take; None: no step of it was ever timed
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """For the terminal."""
+        iterations = "after measuring" if self.iterations is None else str(self.iterations)
+        return (
+            self.label,
+            iterations,
+            self.state,
+            "" if self.state == "done" else "unknown" if self.seconds is None else _duration(self.seconds),
+        )
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """All of them."""
+
+    lines: tuple[Line, ...]
+
+    @property
+    def summary(self) -> str:
+        """How many are left, and the sum of what is known."""
+        left = [line for line in self.lines if line.state != "done"]
+        known = [line.seconds for line in left if line.seconds is not None]
+        time = (
+            f"about {_duration(sum(known))}" + ("" if len(known) == len(left) else f" for {len(known)} of them")
+            if known
+            else "time unknown"
+        )
+        return f"{len(left)} of {len(self.lines)} trainings left, {time}, one after the other"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"cells": [asdict(line) for line in self.lines], "summary": self.summary}
+
+
+def outlook(request: Request) -> Outlook:
+    """Look at the folder and the settings.
+
+    Raises:
+        UsageError: the folder belongs to another comparison, or has another budget.
+    """
+    out = request.out
+    belongs(out, digest=common_digest(request.config), settings=common_settings(request.config))
+    recorded = read_recorded(out)
+    if request.budget is not None:
+        require_same_budget(out, recorded, request.budget)
+    lines = []
+    plans = [planned_teacher(request.config, each, out) for each in request.methods]
+    for plan in {plan.bundle: plan for plan in plans if plan is not None}.values():
+        if plan.job is not None:
+            steps = plan.job.train.iterations
+            lines.append(Line(f"teacher {plan.settings.arch} {plan.settings.encoder}", steps, "done" if plan.ready else "todo", None))
+    iterations = _iterations(request, recorded)
+    if iterations is None:
+        return Outlook(
+            (
+                *lines,
+                *(Line(f"{each.name} seed {seed}", None, "todo", request.budget) for seed in request.seeds for each in request.methods),
+            )
+        )
+    for cell in planned_cells(request.methods, iterations, request.seeds):
+        folder = cell.folder(out)
+        read = read_cell(folder)
+        state = read[0].state if read is not None else "begun" if (folder / "checkpoints").is_dir() else "todo"
+        pace = _pace(request, recorded, cell.compared.name, cell.iterations)
+        lines.append(Line(cell.label, cell.iterations, state, None if pace is None else pace * cell.iterations))
+    return Outlook(tuple(lines))
+
+
+def _iterations(request: Request, recorded: Recorded | None) -> Mapping[str, int] | None:
+    names = [each.name for each in request.methods]
+    if request.budget is None:
+        return dict.fromkeys(names, request.config.train.iterations)
+    if recorded is None or recorded.missing(names):
+        return None
+    return {name: recorded.iterations(name) for name in names}
+
+
+def _pace(request: Request, recorded: Recorded | None, method: str, iterations: int) -> float | None:
+    """Seconds per step: measured, else those of finished cells."""
+    if recorded is not None and (timed := recorded.methods.get(method)) is not None and timed.seconds:
+        return timed.median
+    cells = [read_cell(cell_folder(request.out, method, seed, iterations)) for seed in seeds_in(request.out, method, iterations)]
+    known = [cell[0].step_seconds for cell in cells if cell is not None and cell[0].step_seconds is not None]
+    return statistics.median(known) if known else None
+
+
+def _duration(seconds: float) -> str:
+    """Hours and minutes, or seconds.
+
+    >>> _duration(7500), _duration(100), _duration(40)
+    ('2 h 05 min', '2 min', '40 s')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

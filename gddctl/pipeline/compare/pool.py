@@ -1,0 +1,199 @@
+"""Child processes for cells: one at a time on each device, asked to stop together, gone when this process is."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from gddctl.core.errors import GddctlError, Interrupted, RunFailed
+from gddctl.pipeline.compare.child import FAILURES
+
+if TYPE_CHECKING:
+    from gddctl.distill.progress import Reporter
+
+LOG = "log.txt"  # in a cell's folder: what its process printed besides progress
+_TAIL = 40  # lines of it that are kept for an error message
+
+
+@dataclass(frozen=True)
+class Task:
+    """An order for a child, and how it is called in messages."""
+
+    label: str
+    order: Path  # its folder is the child's
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a child ended."""
+
+    task: Task
+    error: Exception | None  # None: well
+
+    @property
+    def stopped(self) -> bool:
+        """The user stopped it: it goes on another time."""
+        return isinstance(self.error, Interrupted)
+
+    @property
+    def reason(self) -> str:
+        """What went wrong, on one line."""
+        error = self.error
+        text = error.message if isinstance(error, GddctlError) else str(error)
+        return " ".join(text.split())[:500]
+
+
+@dataclass
+class _Room:
+    """What the threads share."""
+
+    waiting: queue.SimpleQueue[Task] = field(default_factory=queue.SimpleQueue)
+    running: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    asked: int = 0  # signals that came
+    broken: list[Exception] = field(default_factory=list)  # of our own threads
+
+    @property
+    def closing(self) -> bool:
+        return bool(self.asked or self.broken)
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    slots: Sequence[Mapping[str, str]],
+    *,
+    done: Callable[[Outcome], None],
+    reporter: Callable[[str], Reporter],
+) -> None:
+    """Work through ``tasks`` in order, one per slot at a time.
+
+    SIGINT and SIGTERM reach the children only through this process, as SIGINT: each writes its checkpoint. A second signal ends them
+    at once. The children are in sessions of their own and end when this process is killed.
+
+    Args:
+        tasks: in the order in which they start.
+        slots: environment variables that give a child its device.
+        done: told of each child that ended, in the thread of its slot, one at a time.
+        reporter: label to reporter.
+
+    Raises:
+        Interrupted: stopped by the user.
+        GddctlError: what ``done`` raised.
+    """
+    room = _Room()
+    for task in tasks:
+        room.waiting.put(task)
+    telling = threading.Lock()
+
+    def work(slot: Mapping[str, str]) -> None:
+        try:
+            while not room.closing:
+                try:
+                    task = room.waiting.get_nowait()
+                except queue.Empty:
+                    return
+                outcome = _run(task, slot, room, reporter(task.label))
+                with telling:
+                    done(outcome)
+        except Exception as error:
+            room.broken.append(error)
+
+    threads = [threading.Thread(target=work, args=(slot,)) for slot in slots[: max(1, len(tasks))]]
+    with _signals(room):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if room.asked:
+        raise Interrupted("stopped; every running cell wrote a checkpoint", remedy="start the same command again to go on")
+    if room.broken:
+        raise room.broken[0]
+
+
+def _run(task: Task, slot: Mapping[str, str], room: _Room, reporter: Reporter) -> Outcome:
+    from gddctl.distill.relay import replay
+
+    folder = task.order.parent
+    shutil.rmtree(folder / FAILURES, ignore_errors=True)
+    tail: deque[str] = deque(maxlen=_TAIL)
+    with room.lock:
+        if room.closing:
+            return Outcome(task, Interrupted("stopped before it began"))
+        child = _start(task.order, slot)
+        room.running[child.pid] = child
+    try:
+        assert child.stdout is not None
+        with child.stdout, (folder / LOG).open("a", encoding="utf-8") as log:
+            for line in child.stdout:
+                if not replay(line, reporter):
+                    tail.append(line.rstrip())
+                    log.write(line)
+        code = child.wait()
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+        with room.lock:
+            del room.running[child.pid]
+        reporter.end()
+    return Outcome(task, None if code == 0 else _failure(folder, code, tail, asked=bool(room.asked)))
+
+
+def _start(order: Path, slot: Mapping[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "gddctl.pipeline.compare.child", str(os.getpid()), str(order)]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **slot},
+    )
+
+
+def _failure(folder: Path, code: int, tail: deque[str], *, asked: bool) -> Exception:
+    from gddctl.distill.relay import read_failure
+
+    told = read_failure(folder / FAILURES)
+    if told is not None:
+        return told
+    if asked:
+        return Interrupted("stopped")
+    if code < 0:
+        return RunFailed(f"its process was ended by {signal.Signals(-code).name}, for want of memory it may be; see {folder / LOG}")
+    last = next((line for line in reversed(tail) if line.strip()), f"its process ended with code {code}")
+    return RuntimeError(f"{last.strip()} (see {folder / LOG})")
+
+
+@contextmanager
+def _signals(room: _Room) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM on to the children."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        room.asked += 1
+        # No lock here: the handler may have interrupted its holder. A copy is enough; who starts later looks at ``asked`` first.
+        for child in list(room.running.values()):
+            child.send_signal(signal.SIGINT if room.asked == 1 else signal.SIGKILL)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, hand_on)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,115 @@
+"""A folder's step times: measured once, kept, and what they make of a budget of seconds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gddctl.core.errors import ArtifactError, UsageError
+from gddctl.core.files import read_json, write_json
+from gddctl.core.reports.comparison import REFERENCE, StepTime, StepTimes
+
+STEP_TIMES = "step_times.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One method: seconds per step by block, or why there are none."""
+
+    seconds: tuple[float, ...]
+    error: str | None = None
+    scale: float = 1.0  # by which a later measurement was brought to the first one's pace, see :meth:`Recorded.joined`
+
+    @property
+    def median(self) -> float:
+        """Seconds per step."""
+        return self.scale * statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """``step_times.json``."""
+
+    budget_seconds: float
+    device: str
+    threads: int
+    blocks: int
+    block_steps: int
+    methods: Mapping[str, Timed]
+
+    def iterations(self, method: str) -> int:
+        """The budget in steps of ``method``, at least one."""
+        return max(1, int(self.budget_seconds / self.methods[method].median))
+
+    def joined(self, later: Mapping[str, Timed]) -> Recorded:
+        """With methods measured later, beside the reference: its pace then and now says how the machine differed; first times stand."""
+        scale = 1.0
+        if (
+            (now := later.get(REFERENCE)) is not None
+            and now.seconds
+            and (first := self.methods.get(REFERENCE)) is not None
+            and first.seconds
+        ):
+            scale = first.median / now.median
+        good = {name for name, timed in self.methods.items() if timed.error is None}
+        added = {name: replace(timed, scale=scale) for name, timed in later.items() if name not in good}
+        return replace(self, methods={**self.methods, **added})
+
+    def missing(self, names: list[str]) -> list[str]:
+        """Those of ``names`` without a time, with the reference among them where there are any."""
+        lacking = [name for name in names if name not in self.methods or self.methods[name].error is not None]
+        return [REFERENCE, *(name for name in lacking if name != REFERENCE)] if lacking else []
+
+    def table(self) -> StepTimes:
+        """For the report."""
+        where = f"{self.device}, {self.threads} threads" if self.device == "cpu" else self.device
+        how = f"{self.blocks} rounds of {self.block_steps} steps each, in turns in one process, {where}; a warm-up round left out"
+        if any(timed.scale != 1 for timed in self.methods.values()):
+            how += "; methods added later were measured beside no distillation and brought to its first pace"
+        times = tuple(
+            StepTime(name, timed.median, timed.scale * min(timed.seconds), timed.scale * max(timed.seconds))
+            for name, timed in self.methods.items()
+            if timed.seconds and timed.error is None
+        )
+        return StepTimes(how, times)
+
+
+def read_recorded(out: Path) -> Recorded | None:
+    """What the folder remembers; None where nothing was measured.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    path = out / STEP_TIMES
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    try:
+        methods = {name: Timed(tuple(row["seconds"]), row["error"], row["scale"]) for name, row in value["methods"].items()}
+        given: dict[str, Any] = {key: value[key] for key in ("budget_seconds", "device", "threads", "blocks", "block_steps")}
+        return Recorded(**given, methods=methods)
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: not readable as step times ({error!r})", remedy="restore it: cells were trained by it") from error
+
+
+def write_recorded(out: Path, recorded: Recorded) -> None:
+    """Keep ``recorded``."""
+    rows = {name: {**asdict(timed), "median": timed.median if timed.seconds else None} for name, timed in recorded.methods.items()}
+    write_json(out / STEP_TIMES, {"schema": SCHEMA, **asdict(recorded), "methods": rows})
+
+
+def require_same_budget(out: Path, recorded: Recorded | None, budget: float) -> None:
+    """A folder has one budget.
+
+    Raises:
+        UsageError: it was made with another.
+    """
+    if recorded is not None and recorded.budget_seconds != budget:
+        raise UsageError(
+            f"--budget {budget:g}: {out} holds cells of {recorded.budget_seconds:g} seconds",
+            remedy="use that budget, or choose another --out",
+        )

@@ -1,0 +1,94 @@
+"""The teachers of a comparison: one for all methods, or another where a label says so; trained once, or given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gddctl.core.artifact.card import Card, is_bundle
+from gddctl.core.config.load import merge, parse, to_settings
+from gddctl.core.config.sections import RunConfig, TeacherConfig
+from gddctl.core.digest import sha256_json
+from gddctl.core.reports.comparison import Teacher
+from gddctl.data.open import open_dataset
+from gddctl.pipeline.compare.methods import Compared
+from gddctl.pipeline.importing import require_source
+from gddctl.pipeline.preflight import require_fitting_bundle
+from gddctl.pipeline.training import bring_teacher, finished, job_of
+
+if TYPE_CHECKING:
+    from gddctl.distill.job import TrainJob
+
+
+@dataclass(frozen=True)
+class PlannedTeacher:
+    """A teacher: where its bundle is or will be, and the settings that make it."""
+
+    settings: TeacherConfig
+    bundle: Path
+    job: TrainJob | None  # that trains it; None: somebody else did
+
+    @property
+    def ready(self) -> bool:
+        """Its bundle is there."""
+        return is_bundle(self.bundle)
+
+    @property
+    def home(self) -> Path:
+        """The folder that its bundle is in."""
+        return self.bundle.parent
+
+
+def planned_teacher(config: RunConfig, compared: Compared, out: Path) -> PlannedTeacher | None:
+    """The teacher of one method; equal ones of several methods are equal plans. None for no distillation.
+
+    Raises:
+        ConfigError: the label's keys do not make a teacher; names ``compare.teachers.LABEL``.
+        GddctlError: a given bundle is not there, damaged, or of other classes.
+    """
+    if not compared.distils:
+        return None
+    settings = config.teacher
+    if compared.teacher is not None:
+        # A teacher of its own: the common one's bundle is not it, unless the label names that again.
+        base = {**to_settings(config.teacher), "bundle": None}
+        settings = parse(
+            TeacherConfig, merge({"teacher": base}, {"teacher": compared.teacher})["teacher"], f"compare.teachers.{compared.name}"
+        )
+    if settings.bundle is not None:
+        require_fitting_bundle(settings.bundle, open_dataset(config.data, config.data.train_split).classes)
+        return PlannedTeacher(settings, settings.bundle.resolve(), None)
+    own = settings != config.teacher
+    home = out / "teachers" / sha256_json(to_settings(settings))[:8] if own else out
+    if settings.external is not None:
+        require_source(settings.external)
+        return PlannedTeacher(settings, home / "teacher", None)
+    inside = config.model_copy(update={"teacher": settings})
+    job = job_of(inside, home, "teacher").model_copy(
+        update={"keep": "last"}
+    )  # the best would be chosen on the images that cells are scored on
+    return PlannedTeacher(settings, job.bundle, job.model_copy(update={"config_digest": sha256_json(job.identity())}))
+
+
+def bring(config: RunConfig, teacher: PlannedTeacher) -> None:
+    """Import a teacher from elsewhere, where it is not there yet."""
+    if teacher.job is None and teacher.settings.external is not None and not teacher.ready:
+        bring_teacher(config.model_copy(update={"teacher": teacher.settings}), teacher.home, "teacher")
+
+
+def described(config: RunConfig, teacher: PlannedTeacher) -> tuple[Teacher, tuple[str, ...]]:
+    """A ready teacher for the table, and what a reader must know of it."""
+    done = finished(teacher.bundle)
+    card = done.card
+    name = f"{card.kind} {done.network}" if card.kind == "label_assisted" else done.network
+    score = done.miou if _judged_alike(card, config) else None
+    notes = [f"The teacher's score is measured {done.condition}."] if done.condition else []
+    if config.data.holdout is not None and card.data.holdout != config.data.holdout and card.training.iterations:
+        notes.append("The teacher was trained on the held-out images too: what it tells of their likes may be too good.")
+    return Teacher(name, score, None if teacher.job is None else card.training.seconds), tuple(notes)
+
+
+def _judged_alike(card: Card, config: RunConfig) -> bool:
+    """Whether the score in the card is of the images that cells are scored on."""
+    return card.data.val_split == config.data.val_split and card.data.holdout == config.data.holdout
