@@ -34,10 +34,10 @@ class TorchvisionBody(nn.Module):
         for name, layer in cast(nn.ModuleDict, self.backbone).items():
             x = layer(x)
             maps[name] = x
-        stages = [maps[name] for name in _stage_names(self.backbone)]
-        features = dict(zip(STAGES, stages, strict=True))
+        features = {stage: maps[name] for stage, name in zip(STAGES, _stage_ends(self.backbone), strict=True)}
         if not isinstance(self.classifier, nn.Sequential):  # LR-ASPP: two classifiers added up, so no one feature is read
-            return Outputs(logits=self.classifier({"low": stages[0], "high": stages[-1]}), features=features)
+            read = {word: maps[name] for name, word in cast(dict[str, str], self.backbone.return_layers).items()}
+            return Outputs(logits=self.classifier(read), features=features)
         for layer in list(self.classifier)[:-1]:
             x = layer(x)
         return Outputs(logits=self.classifier[-1](x), features={**features, HEAD: x})
@@ -74,11 +74,11 @@ def _model(arch: TorchvisionArch, outputs: int, *, aux: bool) -> nn.Module:
     return model
 
 
-def _stage_names(backbone: nn.Module) -> list[str]:
-    """Four layers whose outputs are the stages: ResNet's own, or the last four ends of MobileNet's, as its own heads count."""
+def _stage_ends(backbone: nn.Module) -> list[str]:
+    """The layers that end the last four stages: ResNet's own, or of MobileNet those before a layer that strides (or dilates instead)."""
     layers = cast(nn.ModuleDict, backbone)
-    if "layer4" in layers:
-        return ["layer1", "layer2", "layer3", "layer4"]
     names = list(layers.keys())
-    ends = [names[0], *(name for name in names if getattr(layers[name], "_is_cn", False)), names[-1]]
-    return ends[-4:]
+    if "layer4" in names:
+        return ["layer1", "layer2", "layer3", "layer4"]
+    starts = [place for place, name in enumerate(names) if place > 0 and getattr(layers[name], "_is_cn", False)]
+    return [*(names[place - 1] for place in starts[-3:]), names[-1]]

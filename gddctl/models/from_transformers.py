@@ -36,7 +36,7 @@ _OWN = {
     "mobilevitv2": Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bgr"),
     "mobilenet_v2": _HALVES,
 }
-_ONE_SIZE = ("beit", "data2vec-vision")  # their positions are learnt for one grid
+_ONE_SIZE = ("beit", "data2vec-vision", "dpt")  # positions learnt for one grid, or rows that are taken for a square
 
 
 class TransformersBody(nn.Module):
@@ -190,14 +190,18 @@ def _as_map(state: Tensor, size: tuple[int, int]) -> Tensor | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The library tells of every key that it initialises; what matters of it becomes an error here."""
+    """The library tells of every key that it initialises, and draws bars; what matters of it becomes an error here."""
+    told: Any = require("transformers.utils.logging", extra=_EXTRA, why=_WHY)
     logger = logging.getLogger("transformers")
-    before = logger.level
+    before, bars = logger.level, told.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
+    told.disable_progress_bar()
     try:
         yield
     finally:
         logger.setLevel(before)
+        if bars:
+            told.enable_progress_bar()
 
 
 def _short(error: Exception) -> str:
