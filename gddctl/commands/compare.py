@@ -53,6 +53,7 @@ def compare(
     from gddctl.pipeline.compare.compare import compare as compare_all
     from gddctl.pipeline.compare.compare import requested
     from gddctl.pipeline.settings import refuse_torchrun, resolve
+    from gddctl.prove.saturation import saturation
 
     refuse_torchrun()
     words = methods.split(",")
@@ -72,7 +73,8 @@ def compare(
     output.say()
     output.table(table.columns, table.rows)
     output.say()
-    for sentence in verdicts(comparison):
+    ceiling = saturation(comparison)
+    for sentence in (*verdicts(comparison), *([ceiling.sentence] if ceiling is not None else [])):
         output.say(sentence)
     output.say(f"\n{result.json}\n{result.page}")
     output.done(

@@ -47,9 +47,11 @@ def compare_cells(
         notes: sentences to stand under the table.
 
     Raises:
-        DataError: counts of different images or classes, or counts that do not give the cell's score; the message names the cell.
+        DataError: counts of different images or classes, or counts that do not give the cell's score, or two budgets of seconds;
+            the message names the cell.
     """
     rows = _rows(cells, step_times)
+    _require_one_length(rows)
     judge = _judge({cell.key: cell for cell in cells if cell.scored}, counts, draws, seed)
     return Comparison(
         protocol=protocol,
@@ -72,6 +74,18 @@ def _rows(cells: Sequence[Cell], step_times: StepTimes | None) -> tuple[MethodRo
     groups = list(dict.fromkeys(arm.group for arm in arms))
     rows = [_row(arm, sorted(members, key=lambda cell: cell.seed), step_times) for arm, members in arms.items()]
     return tuple(sorted(rows, key=lambda row: (groups.index(row.arm.group), -(row.mean if row.mean is not None else -1.0))))
+
+
+def _require_one_length(rows: Sequence[MethodRow]) -> None:
+    """Equal seconds give each method one number of iterations; two mean that cells of two budgets came together."""
+    lengths: dict[str, int] = {}
+    for row in rows:
+        arm = row.arm
+        if arm.budget == "seconds" and lengths.setdefault(arm.method, arm.iterations) != arm.iterations:
+            raise DataError(
+                f"{arm.method}: {lengths[arm.method]} and {arm.iterations} iterations, both for equal seconds: expected one number",
+                remedy="compare the cells of each budget of seconds in a folder of its own",
+            )
 
 
 def _row(arm: Arm, cells: Sequence[Cell], step_times: StepTimes | None) -> MethodRow:
@@ -163,9 +177,10 @@ def _judge(cells: Mapping[Key, Cell], counts: Mapping[Key, NDArray[np.int64]], d
     draws_of_images: ImageDraws | None = None
     first: tuple[Cell, NDArray[np.int64]] | None = None  # whose labels all others must have
     for key in sorted(cells):
-        if key not in counts:
+        try:
+            mine = counts[key]  # not asked for with "in": that reads a lazy mapping's file once more
+        except KeyError:
             continue
-        mine = counts[key]
         labels = mine.sum(2)  # (images, K) pixels by label
         if first is None:
             first, draws_of_images = (cells[key], labels), ImageDraws(len(mine), draws, seed)

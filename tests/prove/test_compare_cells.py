@@ -161,15 +161,13 @@ class Once(Mapping[tuple[str, int, int], NDArray[np.int64]]):
     """Counts that lie in files: each may be asked for once."""
 
     def __init__(self, counts: Counts) -> None:
-        self.counts, self.asked = counts, [key for key in counts if False]
+        self.counts = counts
+        self.asked: list[tuple[str, int, int]] = []
 
     def __getitem__(self, key: tuple[str, int, int]) -> NDArray[np.int64]:
         assert key not in self.asked
         self.asked.append(key)
         return self.counts[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.counts
 
     def __iter__(self) -> Iterator[tuple[str, int, int]]:
         return iter(self.counts)
@@ -231,6 +229,9 @@ def test_arms_of_equal_seconds_compare_though_their_iterations_differ() -> None:
     comparison = compared(cells, counts)
     assert kinds(comparison) == ["against none: gdd 800, none"] and "at equal seconds" in verdicts(comparison)[0]
     apart = [dataclasses.replace(cell, budget="iterations") for cell in none] + cells[5:]
+    twice = [*cells, *trained("none", 0.75, counts, iterations=700, budget="seconds")]
+    with pytest.raises(DataError, match="none: 700 and 1390 iterations, both for equal seconds"):
+        compared(twice, counts)
     assert "against none: gdd 800, none" not in kinds(compared(apart, counts))
 
 
