@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from lightning_fabric import Fabric
@@ -17,6 +17,7 @@ from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
 from gddctl.distill.cache import PairCache, memory_budget
 from gddctl.distill.class_weights import explicit, inverse_log
+from gddctl.distill.compiling import compile_network, require_compiler
 from gddctl.distill.dual_path import DualPathStep
 from gddctl.distill.ema import WeightAverage
 from gddctl.distill.job import TrainJob
@@ -29,7 +30,8 @@ from gddctl.distill.quantize import fake_quantised
 from gddctl.distill.schedule import PolySchedule
 from gddctl.distill.seeds import derive
 from gddctl.distill.step import TrainStep, check_groups, make_optimizer
-from gddctl.distill.teachers import Opened, Teaching, open_teacher
+from gddctl.distill.teacher_precision import with_precision
+from gddctl.distill.teachers import Opened, Teaching, network_of, open_teacher
 from gddctl.distill.validate import Validator
 from gddctl.models.checkpoint import load_into
 from gddctl.models.fake_quant import FakeQuantised
@@ -85,11 +87,13 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
     training = open_dataset(job.data, job.data.train_split)
     validation = open_dataset(job.data, job.data.val_split)
     classes = training.classes
+    if train.compile:
+        require_compiler(device.type)
     torch.manual_seed(derive(job.seed, "init"))
     build = build_label_assisted if job.kind == "label_assisted" else build_segmenter
     student = build(job.network, len(classes), aux=train.aux_weight > 0 and job.quantize is None)
     init_sha256 = load_into(student, job.init).weights_sha256 if job.init is not None else None
-    opened = open_teacher(job, classes, device)
+    opened = _teacher(job, classes, device)
     distiller = _distiller(job, student, None if opened is None else opened.teacher)
     weights = _class_weights(train, classes, preparation)
     quantised = fake_quantised(student, job.quantize.target, job.data.preprocess.size, train.crop) if job.quantize is not None else None
@@ -101,6 +105,8 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
     fabric.to_device(module)  # in place
     optimizer = make_optimizer(module, train, fused=train.precision != "fp16")
     check_groups(module, optimizer)
+    if train.compile:
+        compile_network(student)
     wrapped, wrapped_optimizer = fabric.setup(module, optimizer, move_to_device=False)
     budget = memory_budget(local_processes()) if job.data.cache == "ram" else 0
     spec = job.data.preprocess
@@ -134,6 +140,18 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
         classes=classes,
         init_sha256=init_sha256,
     )
+
+
+def _teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> Opened | None:
+    """The teacher, computing in its precision, compiled where asked for."""
+    opened = open_teacher(job, classes, device)
+    if opened is None:
+        return None
+    network = network_of(opened.teacher)
+    teacher = with_precision(opened.teacher, network, job.teacher_precision, job.train.precision, device.type)
+    if job.train.compile and network is not None:
+        compile_network(network)
+    return replace(opened, teacher=teacher)
 
 
 def _step(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt, field_validator, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, field_validator, model_validator
 
 from gddctl.core.artifact.card import Role
 from gddctl.core.config.label_assisted import NoisingConfig, SmoothingConfig, TeacherKind
 from gddctl.core.config.load import to_settings
 from gddctl.core.config.methods import Method, NoMethod
-from gddctl.core.config.sections import DataConfig, NetworkConfig, QuantizeConfig, TrainConfig
+from gddctl.core.config.sections import DataConfig, NetworkConfig, QuantizeConfig, TeacherCache, TeacherPrecision, TrainConfig
 from gddctl.core.section import Section
 
 
@@ -33,6 +33,9 @@ class TrainJob(Section):
     teacher: Path | None = None  # bundle
     init: Path | None = None  # bundle to start from
     quantize: QuantizeConfig | None = None  # train through the INT8 graph; needs init
+    teacher_precision: TeacherPrecision = "same"
+    cache_teacher: TeacherCache = "none"
+    cache_limit_gb: PositiveFloat = 20.0
     keep: Literal["best", "last"] = "best"  # which weights the bundle holds: of the best validation, or of the last step
     out: Path
     config_digest: str = ""
@@ -55,6 +58,12 @@ class TrainJob(Section):
     def _quantised_training_has_a_start(self) -> TrainJob:
         if self.quantize is not None and self.init is None:
             raise ValueError("'quantize' needs 'init', the folder of a trained student's bundle")
+        return self
+
+    @model_validator(mode="after")
+    def _quantised_training_is_not_compiled(self) -> TrainJob:
+        if self.quantize is not None and self.train.compile:
+            raise ValueError("'train.compile' and 'quantize': the INT8 graph does not compile; leave one of them out")
         return self
 
     @model_validator(mode="after")
@@ -81,8 +90,13 @@ class TrainJob(Section):
     def identity(self) -> dict[str, Any]:
         """What must not change between two sittings of the same training, as JSON values."""
         settings = to_settings(self)
-        for key in ("out", "name", "config_digest"):
+        for key in ("out", "name", "config_digest", "cache_limit_gb"):
             settings.pop(key)
+        settings["train"].pop("track", None)  # who is told of a training is no part of it
+        if self.cache_teacher != "float16":  # an exact cache changes nothing but the time
+            settings.pop("cache_teacher")
+        if self.teacher_precision == "same":
+            settings.pop("teacher_precision")
         if self.quantize is None:
             settings.pop("quantize")  # checkpoints from before there was such a key are still the same training
         if self.keep == "best":

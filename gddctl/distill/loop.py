@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import cast
 
 import torch
@@ -14,6 +14,7 @@ from gddctl.core.errors import Interrupted
 from gddctl.core.reports.assisted import BLIND_MIOU, WITH_PLANE, WITHOUT_PLANE
 from gddctl.distill.agree import Agreement, Verdict
 from gddctl.distill.assemble import Parts
+from gddctl.distill.compiling import uncompiled
 from gddctl.distill.job import TrainJob
 from gddctl.distill.launch import stop_signals
 from gddctl.distill.methods.protocol import Distiller
@@ -76,7 +77,8 @@ class Loop:
         with closing(source), StopRequest(stop_signals()) as stop:
             while True:
                 if self._validation_due():
-                    self._validate(stop)
+                    with uncompiled() if self._train.compile else nullcontext():
+                        self._validate(stop)
                 if self._checkpoint_due():
                     self._save()
                 if self._stopping:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gddctl.core.workspace import differing_keys
 from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
 from gddctl.distill.assemble import assemble
+from gddctl.distill.compiling import explained
 from gddctl.distill.finish import write_bundle
 from gddctl.distill.job import TrainJob
 from gddctl.distill.loop import Loop
@@ -63,7 +65,8 @@ def _sit(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Path:
     try:
         if fabric.is_global_zero:
             records = Records(job.out, job.role, position.metrics_offset if checkpoint else None, position.step)
-        Loop(job, fabric, parts, position, checkpoints, records, reporter).run()
+        with explained() if job.train.compile else nullcontext():
+            Loop(job, fabric, parts, position, checkpoints, records, reporter).run()
         if fabric.is_global_zero:
             write_bundle(job, parts, position, checkpoints, preparation, fabric.world_size)
     finally:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
+from torch import nn
 from typing_extensions import assert_never
 
 from gddctl.core.artifact.card import Card
@@ -83,6 +84,11 @@ def _renormalise(job: TrainJob, card: Card) -> Renormalise | None:
     """A teacher with another normalisation is shown the student's images as it knows them."""
     given = job.data.preprocess
     return None if is_same(given, card.preprocess) else Renormalise(given, card.preprocess)
+
+
+def network_of(teacher: Teaching) -> nn.Module | None:
+    """The frozen network behind ``teacher``; None for one that has none."""
+    return teacher.model if isinstance(teacher, (FrozenTeacher, LabelAssistedTeacher)) else None
 
 
 def teaching_noise(card: Card, job: TrainJob) -> NoisingConfig:

@@ -31,6 +31,9 @@ Target = Literal["any", "ort-cpu", "ort-cuda", "openvino", "tensorrt"]
 Int8Target = Literal["ort-cpu", "openvino", "tensorrt"]
 Builder = Literal["auto", "tensorrt", "rtx"]
 CalibrationMethod = Literal["auto", "minmax", "entropy", "percentile", "mse"]
+Tracker = Literal["mlflow", "wandb"]
+TeacherPrecision = Literal["same", "fp32", "bf16", "fp16"]
+TeacherCache = Literal["none", "exact", "float16"]
 
 
 class SyntheticConfig(Section):
@@ -154,6 +157,15 @@ class TrainConfig(Section):
     val_every: PositiveInt = 4000
     checkpoint_every: PositiveInt = 1000
     log_every: PositiveInt = 50
+    compile: bool = False  # torch.compile the student and its teacher: minutes at the start for faster steps; needs a compiler
+    track: tuple[Tracker, ...] = ()  # also tell these of the numbers: into the run folder, or where their own environment variables say
+
+    @model_serializer(mode="wrap")
+    def _plain_without_extras(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings from before there were these keys read, and are named by their digest, as they always were."""
+        settings: dict[str, Any] = handler(self)
+        unused = [key for key, default in (("compile", False), ("track", ())) if getattr(self, key) == default]
+        return {key: value for key, value in settings.items() if key not in unused}
 
     @model_validator(mode="after")
     def _batch_splits_over_devices(self) -> TrainConfig:
@@ -176,6 +188,17 @@ class DistillConfig(Section):
 
     method: Method = Gdd()
     quantize: QuantizeConfig | None = None  # needs student.init: a trained student to go on from
+    teacher_precision: TeacherPrecision = "same"  # of the teacher's forward pass; same: train.precision
+    cache_teacher: TeacherCache = "none"  # keep its answers on disk, as they are or in float16; only where training pairs repeat
+    cache_limit_gb: PositiveFloat = 20.0  # 10^9 bytes; a cache that would be larger is refused before training
+
+    @model_serializer(mode="wrap")
+    def _plain_without_extras(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings from before there were these keys read, and are named by their digest, as they always were."""
+        settings: dict[str, Any] = handler(self)
+        later = ("teacher_precision", "cache_teacher", "cache_limit_gb")
+        unused = [key for key in later if getattr(self, key) == type(self).model_fields[key].default]
+        return {key: value for key, value in settings.items() if key not in unused}
 
 
 class CalibrationConfig(Section):
