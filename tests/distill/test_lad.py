@@ -325,6 +325,8 @@ def test_settings_of_another_kind_are_refused_and_kinds_share_the_rest(tmp_path:
     file.write_text("teacher: {encoder: resnet34, iterations: 7}\n")
     config = load_config(file, ["teacher.kind=label_assisted", "teacher.noising.consistency=0"])
     assert (config.teacher.encoder, config.teacher.iterations, config.teacher.noising.consistency) == ("resnet34", 7, 0.0)
+    again = load_config(None, ["teacher.kind=smoothed_labels"], base=json.loads(config.model_dump_json()))  # its noising is no longer meant
+    assert (again.teacher.encoder, again.teacher.kind, again.teacher.noising) == ("resnet34", "smoothed_labels", NoisingConfig())
     job = job_of(config, tmp_path, "teacher")
     assert (job.kind, job.noising, job.network.encoder) == ("label_assisted", config.teacher.noising, "resnet34")
     assert {"kind", "noising"} <= job.identity().keys()

@@ -82,7 +82,8 @@ def parse_override(text: str) -> dict[str, Any]:
     return result
 
 
-_ONE_CLASS = ("teacher",)  # sections whose kinds share their keys: what was said for one kind is meant for the other
+# Sections whose kinds share their keys, so that what was said for one kind is meant for the other; and the keys that they do not share.
+_ONE_CLASS = {"teacher": ("noising", "smoothing")}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +96,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = result.get(key)
         changes = isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", old.get("kind")) != old.get("kind")
         same_kind = key in _ONE_CLASS or not changes
+        if changes and key in _ONE_CLASS and isinstance(old, Mapping):
+            old = {name: kept for name, kept in old.items() if name not in _ONE_CLASS[key]}
         if isinstance(value, Mapping) and isinstance(old, Mapping) and same_kind:
             if value.get("preset", old.get("preset")) != old.get("preset"):  # what the old one filled in is nobody's wish
                 old = {name: old[name] for name in ("kind",) if name in old}
