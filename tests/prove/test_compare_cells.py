@@ -16,7 +16,7 @@ from gddctl.core.reports.comparison import Arm, Cell, Comparison, Pair, StepTime
 from gddctl.core.reports.comparison_words import verdicts
 from gddctl.prove.bootstrap import NAME, Tallies
 from gddctl.prove.compare_cells import compare_cells
-from gddctl.prove.saturation import saturation
+from gddctl.prove.saturation import Saturation, saturation
 
 IMAGES, CLASSES = 40, 4
 SEEDS = range(5)
@@ -249,6 +249,15 @@ def test_saturation_is_established_by_the_interval() -> None:
     assert open_ is not None and open_.verdict == "not known" and "is not established" in open_.sentence
     near = saturation(grown(0.80, 0.80, iterations=900), limit_points=3.0)
     assert near is not None and near.verdict == "not known" and "less than 1.5 times the iterations" in near.sentence
+
+
+@pytest.mark.parametrize(
+    ("gain", "low", "high", "verdict"),
+    [(0.2, -0.1, 0.4, "stopped"), (0.2, -0.6, 1.0, "not known"), (0.9, 0.3, 1.5, "not known"), (0.9, 0.6, 1.2, "improving")],
+)
+def test_the_whole_interval_has_to_be_on_one_side_of_the_limit(gain: float, low: float, high: float, verdict: str) -> None:
+    pair = Pair(Arm("none", 1600), Arm("none", 800), (0, 1, 2), (), 101, gain, low, high, 0.5)
+    assert Saturation(pair, 0.5, "trainings").verdict == verdict
 
 
 def test_one_seed_establishes_no_saturation() -> None:
