@@ -1,0 +1,179 @@
+"""``gddctl compare`` on tiny drawn scenes, for real: killed and gone on with, a cell that fails, a budget, images held out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gddctl.core.config.load import load_config
+from gddctl.core.config.sections import SyntheticConfig
+from gddctl.data.open import open_dataset
+from gddctl.data.synthetic.write import write_dataset
+from tests.commands.conftest import GDDCTL, Cli
+
+SETTINGS = """\
+name: tiny
+data:
+  preprocess: {size: [48, 64]}
+  synthetic: {train_images: 10, val_images: 3, height: 48, width: 64}
+teacher: {arch: pspnet, encoder: tu-test_resnet, output_stride: 32, iterations: 2}
+student: {arch: pspnet, encoder: tu-test_resnet, output_stride: 32}
+train:
+  {iterations: 60, batch_size: 2, crop: [48, 64], lr: 0.01, workers: 0, val_every: 30, checkpoint_every: 2, log_every: 5, threads: 1,
+   device: cpu}
+compare:
+  blocks: 2
+  block_steps: 2
+  methods:
+    bad: {kind: kd, weight: 1.0e+300}
+    both: [{kind: kd}, {kind: cwd}]
+"""
+PATIENCE = 300  # seconds until something that must happen is taken for missing; a loaded machine is slow
+POLL = 0.02
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings, with a teacher that is there already."""
+    folder = tmp_path_factory.mktemp("compare")
+    path = folder / "tiny.yaml"
+    path.write_text(SETTINGS)
+    return path
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def wait_for(found: Any, child: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not found():
+        assert child.poll() is None, "the command ended before what was waited for"
+        assert time.monotonic() < end, "it never came"
+        time.sleep(POLL)
+
+
+def processes_on(folder: Path) -> list[int]:
+    """Processes whose command line names ``folder``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace") if entry.name.isdigit() else ""
+        except OSError:
+            continue
+        if str(folder) in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_killed_in_a_cell_it_goes_on_there_and_a_cell_that_fails_stops_no_other(settings: Path, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["compare", str(settings), "--methods", "bad,none", "--seeds", "1", "--out", str(out)]
+    none = out / "cells" / "none-i60-s0"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    with subprocess.Popen([GDDCTL, *words], **quiet) as child:  # type: ignore[call-overload]
+        wait_for(lambda: list((none / "checkpoints" / "student").glob("step-*")), child)
+        child.send_signal(signal.SIGKILL)
+    end = time.monotonic() + PATIENCE
+    while processes_on(out):
+        assert time.monotonic() < end, "a cell outlived the command that started it"
+        time.sleep(POLL)
+    assert not (none / "cell.json").exists(), "the cell was over before the kill: the test has proved nothing"
+    teacher = (out / "teacher" / "model.safetensors").stat().st_mtime_ns
+
+    done = cli(*words)
+    assert done.code == 6, done.err
+    assert "none seed 0: going on at step" in done.err
+    assert (out / "teacher" / "model.safetensors").stat().st_mtime_ns == teacher, "trained once"
+    good, bad = read(none / "cell.json"), read(out / "cells" / "bad-i60-s0" / "cell.json")
+    assert good["state"] == "done" and good["miou"] is not None and good["step_seconds"] > 0
+    assert [point[0] for point in good["curve"]] == [30, 60]
+    assert bad["state"] == "failed" and "kd" in bad["error"] and "step 1" in bad["error"]
+    assert "1 cells failed: bad seed 0" in done.err
+    assert bad["error"].split(":")[0] in done.out, "the table's words name the reason"
+    comparison = read(out / "comparison.json")
+    assert {row["arm"]["method"]: len(row["failed"]) for row in comparison["rows"]} == {"none": 0, "bad": 1}
+    assert "bad" in (out / "comparison.html").read_text(encoding="utf-8")
+    assert not (none / "checkpoints").exists(), "a finished cell keeps its bundle alone"
+
+    with np.load(none / "counts.npz") as stored:
+        counts, names = stored["counts"], [str(name) for name in stored["names"]]
+    config = load_config(settings)
+    val = open_dataset(config.data, "val")
+    assert names == [val.name(index) for index in range(3)]
+    labelled = [int((val[index].label != 255).sum()) for index in range(3)]
+    assert counts.dtype == np.int64 and counts.sum(axis=(1, 2)).tolist() == labelled, "every labelled pixel at its own resolution"
+    card = read(none / "student" / "card.json")
+    assert card["training"]["best_iteration"] == 60, "the last step's weights, not the best validation's"
+    union = counts.sum(axis=(0, 1)) + counts.sum(axis=(0, 2)) - np.diagonal(counts.sum(axis=0))
+    right = np.diagonal(counts.sum(axis=0))
+    assert good["miou"] == pytest.approx((right[union > 0] / union[union > 0]).mean())
+    assert card["evaluation"]["miou"] == pytest.approx(good["miou"]), "the counts are of the very bundle"
+
+
+def test_a_budget_becomes_iterations_once_and_val_is_not_opened_where_images_are_held_out(settings: Path, cli: Cli, tmp_path: Path) -> None:
+    data, out = tmp_path / "scenes", tmp_path / "out"
+    write_dataset(data, SyntheticConfig(train_images=10, val_images=1, height=48, width=64))
+    for folder in ("images", "masks"):
+        for path in (data / folder / "val").iterdir():
+            path.unlink()
+        (data / folder / "val").rmdir()  # whoever opens val now fails
+    words = ["compare", settings, "--methods", "both", "--seeds", "1", "--on", "heldout", "--budget", "0.4", "--out", out]
+    words += ["--set", "data.layout=folder", "--set", f"data.root={data}", "--set", "train.log_every=1"]
+    done = cli(*words, "--json")
+    assert done.code == 0, done.err
+    times = read(out / "step_times.json")
+    medians = {name: row["median"] for name, row in times["methods"].items()}
+    assert set(medians) == {"none", "both"} and all(len(row["seconds"]) == 2 for row in times["methods"].values())
+    cells = {cell["method"]: cell for cell in (read(path) for path in (out / "cells").glob("*/cell.json"))}
+    assert {name: cell["iterations"] for name, cell in cells.items()} == {name: max(1, int(0.4 / t)) for name, t in medians.items()}
+    comparison = done.json["comparison"]
+    assert comparison["split"] == "held-out training images" and comparison["images"] == 2  # a fifth of 10
+    assert {row["arm"]["budget"] for row in comparison["rows"]} == {"seconds"}
+    assert {time["method"] for time in comparison["step_times"]["times"]} == {"none", "both"}
+    assert cells["both"]["extra_parameters"] == 0 and cells["none"]["peak_memory_mb"] > 0
+    for cell in (out / "cells").iterdir():
+        with np.load(cell / "counts.npz") as stored:
+            held = {str(name) for name in stored["names"]}
+    card = read(out / "cells" / f"none-i{cells['none']['iterations']}-s0" / "student" / "card.json")
+    assert card["data"]["val_split"] == "held-out" and len(held) == 2
+
+    times["methods"]["none"]["seconds"] = times["methods"]["both"]["seconds"] = [0.1]  # as a slower or faster hour would have it
+    (out / "step_times.json").write_text(json.dumps(times))
+    ahead = cli(*words, "--dry-run", "--json")
+    assert ahead.code == 0 and {cell["iterations"] for cell in ahead.json["cells"][1:]} == {4}, "by the record: nothing is measured again"
+    assert ahead.json["cells"][0]["state"] == "done"
+    other = cli(*words, "--budget", "0.5")
+    assert other.code == 2 and "0.4 seconds" in other.err
+
+
+def test_words_that_cannot_be_meant_are_refused(settings: Path, cli: Cli, tmp_path: Path) -> None:
+    typo = cli("compare", settings, "--methods", "cdw", "--out", tmp_path / "a")
+    assert typo.code == 2 and "unknown method 'cdw'; did you mean 'cwd'?" in typo.err
+    for name in ("kd", "cirkd", "gdd:fast", "both"):
+        assert name in typo.err
+    limited = cli("compare", settings, "--set", "train.time_limit=5", "--out", tmp_path / "a")
+    assert limited.code == 2 and "train.time_limit" in limited.err and "--budget" in limited.err
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_two_methods_two_seeds_side_by_side(settings: Path, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["compare", settings, "--methods", "both,gdd:fast", "--seeds", "2", "--jobs", "2", "--out", out, "--set", "train.iterations=6"]
+    done = cli(*words, "--json")
+    assert done.code == 0, done.err
+    rows = {row["arm"]["method"]: row for row in done.json["comparison"]["rows"]}
+    assert set(rows) == {"none", "both", "gdd:fast"}
+    assert all(len(row["scores"]) == 2 for row in rows.values())
+    assert rows["gdd:fast"]["extra_parameters"] > 0 == rows["none"]["extra_parameters"]
+    again = cli(*words[:-2], "--set", "train.iterations=6", "--seeds", "3", "--methods", "both")
+    assert again.code == 0 and "4 done before" in again.err, "seeds and methods can be added"

@@ -1,0 +1,138 @@
+"""What makes trainings of a comparison comparable: the same start, the same batches, the last weights, steps timed in turns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gddctl.core.artifact.card import WEIGHTS_NAME
+from gddctl.core.artifact.card_io import read_card
+from gddctl.core.config.methods import Cwd, Gdd, Kd
+from gddctl.data.open import open_dataset
+from gddctl.distill.assemble import assemble
+from gddctl.distill.job import TrainJob
+from gddctl.distill.loader import Batches
+from gddctl.distill.memory import is_out_of_memory, peak_memory_mb
+from gddctl.distill.places import make_fabric
+from gddctl.distill.prepare import prepare
+from gddctl.distill.progress import SilentReporter
+from gddctl.distill.resume import Checkpoints
+from gddctl.distill.run import run_job
+from gddctl.distill.step_times import measure_steps
+from gddctl.models.protocol import Batch
+from gddctl.prove.evaluate import evaluate
+from gddctl.prove.per_image import image_counts
+from gddctl.runtime.open import open_runtime
+
+MakeJob = Callable[..., TrainJob]
+
+
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A digest of every batch that training is fed, in order; the batches are the real ones."""
+    digests: list[str] = []
+    finish = Batches._finish
+
+    def listen(self: Batches, images: torch.Tensor, labels: torch.Tensor) -> Batch:
+        digests.append(hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest())
+        return finish(self, images, labels)
+
+    monkeypatch.setattr(Batches, "_finish", listen)
+    return digests
+
+
+def test_every_method_is_fed_the_same_batches_and_starts_from_the_same_weights(
+    make_job: MakeJob, teacher_bundle: Path, tmp_path: Path, fed: list[str]
+) -> None:
+    runs: dict[str, tuple[list[str], dict[str, torch.Tensor]]] = {}
+    cases = {"none": (None, 1), "gdd": (Gdd(weight=1.0), 1), "cwd": (Cwd(), 1), "another seed": (None, 2)}
+    for name, (method, seed) in cases.items():
+        fields = {"method": method, "seed": seed, "teacher": teacher_bundle if method is not None else None}
+        job = make_job(tmp_path / name, role="student", job=fields, iterations=5, val_every=5)
+        parts = assemble(job, make_fabric(job.train), prepare(job.data, tmp_path, count=False, note=lambda text: None))
+        start = {key: value.clone() for key, value in parts.student.state_dict().items()}
+        fed.clear()
+        run_job(job, SilentReporter())
+        runs[name] = (list(fed), start)
+    assert len(runs["none"][0]) == 5 == len(set(runs["none"][0]))
+    for name in ("gdd", "cwd"):
+        assert runs[name][0] == runs["none"][0], name
+        assert all(torch.equal(value, runs["none"][1][key]) for key, value in runs[name][1].items()), name
+    assert runs["another seed"][0] != runs["none"][0], "a seed changes what is fed: the digests tell"
+
+
+def test_the_last_weights_are_kept_where_that_is_asked_for(make_job: MakeJob, tmp_path: Path) -> None:
+    bundles = {}
+    for keep in ("best", "last"):
+        job = make_job(tmp_path / keep, job={"keep": keep}, iterations=4, val_every=1, lr=1.0)  # too fast: later is not better
+        bundles[keep] = load_file(run_job(job, SilentReporter()) / WEIGHTS_NAME)
+        card = read_card(job.bundle)
+        records = [json.loads(line) for line in (job.out / "metrics.jsonl").read_text().splitlines()]
+        scores = {record["step"]: record["val"]["miou"] for record in records if "val" in record}
+        best = min(step for step, score in scores.items() if score == max(scores.values()))
+        assert best < 4, "the last step is the best: this shows nothing"
+        assert card.training.best_iteration == (best if keep == "best" else 4)
+        assert card.evaluation is not None
+        assert card.evaluation["miou"] == pytest.approx(
+            scores[card.training.best_iteration], abs=1e-3
+        )  # another number of images at a time
+        if keep == "last":
+            checkpoint = Checkpoints(job.checkpoints).latest(lambda text: None)
+            assert checkpoint is not None
+            state = checkpoint.part("student")
+            assert all(torch.equal(value, state[key]) for key, value in bundles[keep].items())
+    assert any(not torch.equal(value, bundles["last"][key]) for key, value in bundles["best"].items())
+
+
+def test_keeping_the_best_is_the_same_training_as_ever(make_job: MakeJob, tmp_path: Path) -> None:
+    plain, last = make_job(tmp_path), make_job(tmp_path, job={"keep": "last"})
+    assert "keep" not in plain.identity() and last.identity() != plain.identity()
+
+
+def test_steps_are_timed_in_turns_and_one_that_fails_keeps_no_other_from_it(
+    make_job: MakeJob, teacher_bundle: Path, tmp_path: Path
+) -> None:
+    methods = {"none": None, "gdd": Gdd(weight=1.0), "explodes": Kd(weight=1e300), "untaught": Cwd()}
+    teachers = {"none": None, "untaught": tmp_path / "nowhere"}
+    jobs = {
+        name: make_job(
+            tmp_path / "job", role="student", job={"method": method, "teacher": teachers.get(name, teacher_bundle)}, iterations=3
+        )
+        for name, method in methods.items()
+    }
+    heard: list[str] = []
+    found = measure_steps(jobs, tmp_path, blocks=2, block_steps=2, note=heard.append)
+    assert found.device == "cpu" and list(found.methods) == list(jobs)
+    assert all(len(found.methods[name].seconds) == 2 and min(found.methods[name].seconds) > 0 for name in ("none", "gdd"))
+    exploded = found.methods["explodes"]
+    assert exploded.seconds == () and exploded.error is not None and "'kd' is inf" in exploded.error
+    assert "nowhere" in str(found.methods["untaught"].error)
+    assert sum("round" in line for line in heard) == 2
+    assert not (tmp_path / "job" / "metrics.jsonl").exists() and not (tmp_path / "job" / "checkpoints").exists(), "measuring leaves nothing"
+
+
+def test_counts_by_image_sum_to_what_evaluation_scores(teacher_bundle: Path) -> None:
+    card = read_card(teacher_bundle)
+    dataset = open_dataset(card.data, "val")
+    with open_runtime(teacher_bundle, threads=1) as runtime:
+        counts = image_counts(runtime, dataset, batch=2)
+        report = evaluate(runtime, dataset, split="val", batch=2)
+    assert counts.shape == (len(dataset), len(dataset.classes), len(dataset.classes)) and counts.dtype == np.int64
+    total = counts.sum(axis=0)
+    right, union = np.diagonal(total), total.sum(0) + total.sum(1) - np.diagonal(total)
+    assert report.miou == pytest.approx((right[union > 0] / union[union > 0]).mean(), abs=1e-12)  # the same integers
+    assert (counts.sum(axis=2) == [np.bincount(dataset[i].label.ravel(), minlength=256)[: len(total)] for i in range(len(dataset))]).all()
+
+
+def test_memory_errors_are_told_from_others() -> None:
+    assert peak_memory_mb() > 50  # an interpreter with PyTorch alone takes more
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
