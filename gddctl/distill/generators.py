@@ -56,8 +56,10 @@ def noise_gain(generator: nn.Sequential) -> Tensor:
     """
     first = cast(nn.Conv2d, generator[0]).weight.detach().float()  # (O, I, 3, 3), or (I, 1, 3, 3)
     if cast(nn.Conv2d, generator[0]).groups == 1:
-        return first.sum(dim=1).norm() / first.norm()
+        whole_map: Tensor = first.sum(dim=1).norm() / first.norm()
+        return whole_map
     point = cast(nn.Conv2d, generator[1]).weight.detach().float().flatten(1)  # (O, I)
     taps = first.flatten(1)  # (I, 9)
     whole = (point.square() @ taps.square().sum(dim=1)).sum().sqrt()
-    return (point @ taps).norm() / whole
+    gain: Tensor = (point @ taps).norm() / whole
+    return gain

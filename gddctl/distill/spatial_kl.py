@@ -29,7 +29,7 @@ def spatial_kl(
     if student.shape != teacher.shape:
         raise ValueError(f"spatial_kl: student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ in shape")
     with torch.autocast(student.device.type, enabled=False):
-        value: Tensor = _SpatialKl.apply(student, teacher.detach(), temperature, factor, labelled)  # type: ignore[no-untyped-call]
+        value: Tensor = _SpatialKl.apply(student, teacher.detach(), temperature, factor, labelled)
         return value
 
 
@@ -75,4 +75,5 @@ class _SpatialKl(torch.autograd.Function):
 
 def _rows(x: Tensor, last: bool) -> Tensor:
     """The map with its places in one axis, a view where the layout allows: (B, C, M), or (B, M, C) for channels last."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2) if last else x.flatten(2)
+    rows: Tensor = x.permute(0, 2, 3, 1).flatten(1, 2) if last else x.flatten(2)
+    return rows

@@ -41,6 +41,9 @@ METHODS = [
     Gdd(noise="none"),
     Gdd(noise_relative=True, noise_std=0.5),
     Gdd(stage="stage3"),
+    Gdd(stage=("stage3", "head", "logits"), generator="bottleneck", normalise="feature", labelled_only=True),
+    Gdd(preset="fast"),
+    Gdd(preset="best", target_channels=32, labelled_only=True, warmup=0.1),
     Combined(methods=(Gdd(), Cwd(), CIRKD)),
 ]
 LR, WEIGHT_DECAY = 0.01, 5e-4  # the recipe's: a bias that the loss cannot see still decays
