@@ -157,6 +157,16 @@ def test_first_is_established_against_every_other_or_not_said() -> None:
     assert said(pairs=(turned, *PAIRS[1:])).startswith("gdd is first")
 
 
+def test_those_plainly_behind_the_first_share_a_sentence_those_with_a_reservation_do_not() -> None:
+    rows = (*made().rows[:2], row("kd"), row("none"))
+    behind = (dataclasses.replace(PAIRS[0], low_points=0.1, p=0.001), pair("gdd", "kd", 0.8, 0.2, 1.4, 0.001))
+    together = "gdd is better than cwd by 0.3 (0.1 to 1.0) and kd by 0.8 (0.2 to 1.4) points."
+    assert together in said(rows=rows, pairs=(*behind, *PAIRS[1:]))
+    reserved = dataclasses.replace(behind[1], seeds=(0, 1, 2, 3), left_out=(4,))
+    words = said(rows=rows, pairs=(behind[0], reserved, *PAIRS[1:]))
+    assert together not in words and "4 seeds, without seed 4 that only one of them has" in words
+
+
 def test_undistilled_at_the_head_is_said() -> None:
     rows = (row("none", 0.46), row("gdd"))
     behind = pair("gdd", "none", -1.2, -1.8, -0.6, 0.001)

@@ -113,13 +113,13 @@ def _of_group(comparison: Comparison, group: Sequence[MethodRow]) -> Iterator[st
 
 
 def _behind(comparison: Comparison, scored: Sequence[MethodRow]) -> Iterator[str]:
-    """Where the other methods stand to the first: one by one those that are open, the rest together."""
+    """Where the other methods stand to the first: those that are plainly behind together, those with a reservation one by one."""
     names, told = names_of(comparison), []
     for row in scored[1:]:
         pair = comparison.pair(scored[0].arm, row.arm)
         if pair is None or pair.kind != "between methods":
             continue
-        if pair.covers_seeds and comparison.outcome(pair) == "better":
+        if pair.covers_seeds and pair.images and not pair.left_out and comparison.outcome(pair) == "better":
             told.append((names[row.arm], pair))
         else:
             yield pair_sentence(comparison, pair)
