@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from typing_extensions import assert_never
 
 from gddctl.core.reports.comparison import REFERENCE, Arm, Comparison, MethodRow, Pair
 from gddctl.core.reports.comparison_words import figure, interval
@@ -49,6 +50,8 @@ class Saturation:
                 words = f"it was still improving, by more than {limit}"
             case "not known":
                 words = f"that it has stopped improving, to within {limit}, is not established{self._why}"
+            case other:
+                assert_never(other)
         return f"{gain}: {words}{'; read from one curve, validations while training' if self.source == 'curve' else ''}."
 
     @property
