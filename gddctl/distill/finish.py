@@ -23,6 +23,7 @@ from gddctl.distill.prepare import Preparation
 from gddctl.distill.quantize import record_of
 from gddctl.distill.resume import Checkpoints, Position
 from gddctl.models.checkpoint import empty_network, load_bundle, save_bundle
+from gddctl.models.label_assisted import differences_from_release
 from gddctl.models.segmenter import differences_from_paper
 from gddctl.prove.assisted import evaluate_assisted
 from gddctl.prove.evaluate import evaluate
@@ -67,13 +68,15 @@ def _judged(job: TrainJob, bundle: Path, preparation: Preparation, device: Devic
 def card_of(job: TrainJob, parts: Parts, position: Position, world: int) -> Card:
     """The card, but for the evaluation and what only the saved weights tell."""
     method = None if job.method is None or isinstance(job.method, NoMethod) else to_settings(job.method)
+    noising = recorded_noising(job) if job.kind == "label_assisted" else None
+    label_differences = differences_from_release(noising, len(parts.classes)) if noising is not None else ()
     return Card(
         name=job.name or job.role,
         role=job.role,
         kind=job.kind,
-        noising=recorded_noising(job) if job.kind == "label_assisted" else None,
+        noising=noising,
         network=job.network,
-        differs_from_paper=differences_from_paper(job.network),
+        differs_from_paper=(*differences_from_paper(job.network), *label_differences),
         parameters=0,
         classes=parts.classes,
         preprocess=job.data.preprocess,

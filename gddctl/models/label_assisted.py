@@ -9,13 +9,24 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from gddctl.core.classes import IGNORE
-from gddctl.core.config.label_assisted import Codes
+from gddctl.core.config.label_assisted import Codes, NoisingConfig
 from gddctl.core.config.sections import NetworkConfig
 from gddctl.models.protocol import Batch, Outputs
 from gddctl.models.renormalise import Renormalise
 from gddctl.models.segmenter import Segmenter, build_segmenter
 from gddctl.models.wide_stem import widen_stem
 
+CLASSES_OF_RELEASE = 21  # Pascal VOC's
+_OPTIONS = {
+    "train_codes": "Codes of the teacher's training",
+    "train_sigma": "Noise of the teacher's training",
+    "codes": "Codes by which it teaches",
+    "sigma": "Noise by which it teaches",
+    "consistency": "Weight of the two paths' agreement",
+    "temperature": "Temperature of the two paths' agreement",
+    "labelled_only": "The paths are compared where there is a label alone",
+    "joint": "Both paths run in one forward pass",
+}
 LOWEST, HIGHEST = -1.1, 1.0  # of the fixed codes; the released table for 21 classes is (k - 11) / 10, k = 0 .. 21
 
 
@@ -89,6 +100,21 @@ def build_label_assisted(network: NetworkConfig, num_classes: int, *, aux: bool)
     model = build_segmenter(network, num_classes, aux=aux)
     widen_stem(model.encoder, network.encoder)
     return model
+
+
+def differences_from_release(noising: NoisingConfig, num_classes: int) -> tuple[str, ...]:
+    """Where a label-assisted teacher is not trained as the released code does it, one sentence each; ``noising`` with its scale."""
+    found = [
+        f"The label plane is scaled by {noising.scale:.3g}, not 100: the released code does not divide images by a std.",
+        "Logits are upsampled with corners not aligned; the released code aligns them.",
+    ]
+    if num_classes != CLASSES_OF_RELEASE and noising.codes != "random":
+        found.append(f"The fixed codes are {num_classes + 1} even steps from {LOWEST} to {HIGHEST}; the released table is for 21 classes.")
+    for key, words in _OPTIONS.items():
+        value, published = getattr(noising, key), NoisingConfig.model_fields[key].default
+        if value != published:
+            found.append(f"{words}: {value}; published: {published}.")
+    return tuple(found)
 
 
 class LabelAssistedTeacher:

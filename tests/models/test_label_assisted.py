@@ -21,7 +21,17 @@ from gddctl.core.preprocess import PreprocessSpec
 from gddctl.data.open import open_dataset
 from gddctl.export.onnx_graph import export_logits
 from gddctl.models.checkpoint import load_bundle, load_into, load_smoothed_labels, save_bundle
-from gddctl.models.label_assisted import LabelAssistedTeacher, LabelNoising, beside, build_label_assisted, fixed_codes, no_label, planes_of
+from gddctl.models.label_assisted import (
+    _OPTIONS,
+    LabelAssistedTeacher,
+    LabelNoising,
+    beside,
+    build_label_assisted,
+    differences_from_release,
+    fixed_codes,
+    no_label,
+    planes_of,
+)
 from gddctl.models.protocol import Batch
 from gddctl.models.segmenter import Segmenter, build_segmenter
 from gddctl.models.smoothed_labels import SmoothedLabels, SmoothedLabelsTeacher
@@ -106,6 +116,16 @@ def test_planes_to_judge_by_do_not_depend_on_the_batch() -> None:
     together = planes_of(noising, y, [5, 6, 7])
     assert torch.equal(together[1:2], planes_of(noising, y[1:2], [6]))
     assert not torch.equal(together[1:2], planes_of(noising, y[1:2], [8]))
+
+
+def test_a_card_says_where_the_teacher_is_not_the_releases() -> None:
+    published = NoisingConfig(scale=1.735)
+    assert len(differences_from_release(published, 21)) == 2  # scale and corners: both follow from how images are treated here
+    assert len(differences_from_release(published, 11)) == 3
+    other = differences_from_release(published.model_copy(update={"consistency": 0.0, "joint": True}), 21)
+    assert any("agreement: 0.0; published: 5.0" in words for words in other) and any("one forward pass: True" in words for words in other)
+    left_out = {key for key in NoisingConfig.model_fields if key != "scale"} - set(_OPTIONS)
+    assert not left_out  # every option is told
 
 
 # The stem
