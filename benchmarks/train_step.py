@@ -73,7 +73,7 @@ class Bare:
         self.model = build_segmenter(job.network, len(parts.classes), aux=True).to(self.device, memory_format=torch.channels_last).train()
         self.model.load_state_dict(parts.student.state_dict())
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=True)
-        self.source: Iterator[tuple[Tensor, Tensor]] = iter(parts.batches._loader(0, train.iterations))
+        self.source: Iterator[tuple[Tensor, Tensor, object]] = iter(parts.batches._loader(0, train.iterations))
         affine = [gain_and_shift(job.data.preprocess, channel) for channel in range(3)]
         self.gain, self.shift = (torch.tensor([float(pair[index]) for pair in affine], device=self.device) for index in range(2))
 
@@ -86,7 +86,7 @@ class Bare:
     def step(self) -> Tensor:
         """A function of its own, so that a step's tensors are gone before the next begins; kept, they would cost a few percent."""
         train = self.train
-        raw, labels = next(self.source)
+        raw, labels, _ = next(self.source)
         images = raw.to(self.device, non_blocking=True).float().mul_(self.gain).add_(self.shift).permute(0, 3, 1, 2)
         labels = labels.to(self.device, non_blocking=True).long()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):

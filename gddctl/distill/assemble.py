@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from lightning_fabric import Fabric
@@ -17,19 +20,20 @@ from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
 from gddctl.distill.cache import PairCache, memory_budget
 from gddctl.distill.class_weights import explicit, inverse_log
-from gddctl.distill.compiling import compile_network, require_compiler
+from gddctl.distill.compiling import compile_network, require_compiler, uncompiled
 from gddctl.distill.dual_path import DualPathStep
 from gddctl.distill.ema import WeightAverage
 from gddctl.distill.job import TrainJob
 from gddctl.distill.loader import Batches, Plan, TrainPairs
 from gddctl.distill.methods.build import build_distiller
-from gddctl.distill.methods.places import LOGITS
+from gddctl.distill.methods.places import LOGITS, Asked
 from gddctl.distill.places import local_processes
 from gddctl.distill.prepare import Preparation
 from gddctl.distill.quantize import fake_quantised
 from gddctl.distill.schedule import PolySchedule
 from gddctl.distill.seeds import derive
 from gddctl.distill.step import TrainStep, check_groups, make_optimizer
+from gddctl.distill.teacher_cache import with_cache
 from gddctl.distill.teacher_precision import with_precision
 from gddctl.distill.teachers import Opened, Teaching, network_of, open_teacher
 from gddctl.distill.validate import Validator
@@ -77,8 +81,8 @@ class Parts:
         return self.quantised.of(self.shipped)
 
 
-def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
-    """Build the parts of ``job`` for this process.
+def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation, note: Callable[[str], None] = lambda _: None) -> Parts:
+    """Build the parts of ``job`` for this process; ``note`` is told what one should know of them.
 
     Raises:
         GddctlError: the data, the teacher or the bundle to start from do not fit; see what they raise.
@@ -94,7 +98,10 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
     student = build(job.network, len(classes), aux=train.aux_weight > 0 and job.quantize is None)
     init_sha256 = load_into(student, job.init).weights_sha256 if job.init is not None else None
     opened = _teacher(job, classes, device)
-    distiller = _distiller(job, student, None if opened is None else opened.teacher)
+    distiller, read = _distiller(job, student, None if opened is None else opened.teacher)
+    if opened is not None and job.cache_teacher != "none":
+        seen, precision = len(preparation.train), partial(_as_called, job, fabric)
+        opened = replace(opened, teacher=with_cache(opened, job, read, images=seen, device=device, precision=precision, note=note))
     weights = _class_weights(train, classes, preparation)
     quantised = fake_quantised(student, job.quantize.target, job.data.preprocess.size, train.crop) if job.quantize is not None else None
     module = _step(job, quantised or student, distiller, weights)
@@ -125,7 +132,7 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation) -> Parts:
         optimizer=wrapped_optimizer,
         schedule=PolySchedule(train.lr, train.iterations, train.poly_power, train.min_lr, train.warmup),
         average=WeightAverage(student, train.ema) if train.ema is not None else None,
-        batches=Batches(pairs, plan, spec, train.workers, device),
+        batches=Batches(pairs, plan, spec, train.workers, device, keyed=opened is not None and job.cache_teacher != "none"),
         validator=Validator(
             Subset(validation, preparation.val),
             spec,
@@ -152,6 +159,13 @@ def _teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> Opened
     if job.train.compile and network is not None:
         compile_network(network)
     return replace(opened, teacher=teacher)
+
+
+@contextmanager
+def _as_called(job: TrainJob, fabric: Fabric) -> Iterator[None]:
+    """Where a teacher can be asked as it will be in training, without compiling it for the question."""
+    with fabric.autocast(), uncompiled() if job.train.compile else nullcontext():
+        yield
 
 
 def _step(
@@ -182,12 +196,14 @@ def labels_noised(job: TrainJob, num_classes: int, *, training: bool) -> LabelNo
     return LabelNoising(num_classes, job.noising.codes, job.noising.sigma, scale)
 
 
-def _distiller(job: TrainJob, student: Segmenter, teacher: Teaching | None) -> nn.Module | None:
+def _distiller(job: TrainJob, student: Segmenter, teacher: Teaching | None) -> tuple[nn.Module | None, frozenset[str]]:
+    """The distiller, and what it reads of the teacher's answers."""
     if teacher is None or job.method is None or isinstance(job.method, NoMethod):
-        return None
+        return None, frozenset()
     torch.manual_seed(derive(job.seed, "distiller"))
     logits = {LOGITS: student.num_classes}  # the teacher's are matched to the same table
-    return build_distiller(job.method, {**student.feature_channels, **logits}, {**teacher.feature_channels, **logits})
+    wanted = Asked({**teacher.feature_channels, **logits})
+    return build_distiller(job.method, {**student.feature_channels, **logits}, wanted), frozenset(wanted.places)
 
 
 def _class_weights(train: TrainConfig, classes: ClassTable, preparation: Preparation) -> torch.Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -25,7 +26,7 @@ from gddctl.distill.seeds import derive, epoch_order
 from gddctl.models.protocol import Batch
 
 Place = tuple[int, int]  # (epoch, index of the sample)
-RawBatch = tuple[Tensor, Tensor]  # (B, h, w, 3) uint8, (B, h, w) uint8
+RawBatch = tuple[Tensor, Tensor, tuple[str, ...]]  # (B, h, w, 3) uint8, (B, h, w) uint8, keys
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,14 @@ class Batches:
         spec: for the normalisation, which happens here and on the device: workers send bytes, a quarter of the traffic.
         workers: loader processes; 0 loads in this process.
         device: where the batches go.
+        keyed: name every image by the hash of its bytes.
     """
 
-    def __init__(self, pairs: TrainPairs, plan: Plan, spec: PreprocessSpec, workers: int, device: torch.device) -> None:
+    def __init__(
+        self, pairs: TrainPairs, plan: Plan, spec: PreprocessSpec, workers: int, device: torch.device, *, keyed: bool = False
+    ) -> None:
         self._pairs, self._plan, self._workers, self._device = pairs, plan, workers, device
+        self._collate = _collate_keyed if keyed else _collate
         affine = [gain_and_shift(spec, channel) for channel in range(3)]
         self._gain = torch.tensor(np.array([gain for gain, _ in affine]), device=device)
         self._shift = torch.tensor(np.array([shift for _, shift in affine]), device=device)
@@ -141,14 +146,14 @@ class Batches:
             self._pairs,  # type: ignore[arg-type]  # the collate function turns pairs into a batch
             batch_sampler=StepSampler(self._plan, start, end),
             num_workers=self._workers,
-            collate_fn=_collate,
+            collate_fn=self._collate,
             worker_init_fn=_WorkerStart(os.getpid()) if several else None,
             multiprocessing_context="fork" if several else None,  # the cache is shared with forked processes only
             prefetch_factor=4 if several else None,
             pin_memory=self._device.type == "cuda",
         )
 
-    def _finish(self, images: Tensor, labels: Tensor) -> Batch:
+    def _finish(self, images: Tensor, labels: Tensor, keys: tuple[str, ...]) -> Batch:
         """Normalise on the device. The memory layout stays channels-last, which is how the bytes arrive."""
         moved = images.to(self._device, non_blocking=True)
         if self._swap:
@@ -156,7 +161,7 @@ class Batches:
         else:
             gain, shift = self._gain, self._shift
         normal = moved.float().mul_(gain).add_(shift)
-        return Batch(normal.permute(0, 3, 1, 2), labels.to(self._device, non_blocking=True).long())
+        return Batch(normal.permute(0, 3, 1, 2), labels.to(self._device, non_blocking=True).long(), keys=keys)
 
 
 class _WorkerStart:
@@ -175,7 +180,12 @@ class _WorkerStart:
 
 def _collate(pairs: list[Pair]) -> RawBatch:
     images, labels = zip(*pairs, strict=True)
-    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), ()
+
+
+def _collate_keyed(pairs: list[Pair]) -> RawBatch:
+    images, labels, _ = _collate(pairs)
+    return images, labels, tuple(hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image, _ in pairs)
 
 
 _order = lru_cache(maxsize=4)(epoch_order)  # every step of an epoch asks for it

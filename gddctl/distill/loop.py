@@ -115,7 +115,7 @@ class Loop:
             module.hear(step / self._train.iterations)
         parts, optimizer = self._parts, self._parts.optimizer
         set_lr(optimizer.optimizer, parts.schedule(step))
-        terms: dict[str, torch.Tensor] = parts.wrapped(batch.images, batch.labels, parts.teacher)
+        terms: dict[str, torch.Tensor] = parts.wrapped(batch.images, batch.labels, parts.teacher, *([batch.keys] if batch.keys else []))
         self._fabric.backward(torch.stack(list(terms.values())).sum())
         self._clip(step + 1)
         optimizer.step()

@@ -45,7 +45,7 @@ def sit(job: TrainJob, reporter: Reporter) -> Path:
 
 def _sit(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Path:
     preparation = _prepare(job, fabric, reporter)
-    parts = assemble(job, fabric, preparation)
+    parts = assemble(job, fabric, preparation, reporter.note)
     checkpoints = Checkpoints(job.checkpoints)
     position = Position(conditions=_conditions(fabric))
     checkpoint = checkpoints.latest(reporter.note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch.nn.functional as F
@@ -38,17 +38,17 @@ class TrainStep(nn.Module):
         self.aux_weight = aux_weight
         self.register_buffer("class_weights", class_weights, persistent=False)
 
-    def forward(self, images: Tensor, labels: Tensor, teacher: Answer | None = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor, teacher: Answer | None = None, keys: Sequence[str] = ()) -> dict[str, Tensor]:
         """The weighted terms whose sum is the loss: ``ce``, ``aux`` where there is such a head, and the distiller's.
 
-        Shape: images (B, 3, h, w) float, labels (B, h, w) int64 -> scalars.
+        Shape: images (B, 3, h, w) float, labels (B, h, w) int64, keys of the images where the teacher asks for them -> scalars.
         """
         outputs: Outputs = self.student(images)
         terms = {"ce": self._cross_entropy(outputs.logits, labels)}
         if outputs.aux is not None:
             terms["aux"] = self.aux_weight * self._cross_entropy(outputs.aux, labels)
         if self.distiller is not None and teacher is not None:
-            terms.update(self.distiller(outputs, teacher(Batch(images, labels)), labels))
+            terms.update(self.distiller(outputs, teacher(Batch(images, labels, keys=keys)), labels))
         return terms
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:

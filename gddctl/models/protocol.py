@@ -17,12 +17,14 @@ FEATURES = (*STAGES, HEAD)
 class Batch:
     """Images and labels of one step, on one device.
 
-    ``images`` (B, 3, h, w) float32, normalised; ``labels`` (B, h, w) int64, 255 = ignore.
+    ``images`` (B, 3, h, w) float32, normalised; ``labels`` (B, h, w) int64, 255 = ignore; ``keys`` B hashes of the images' bytes, where
+    somebody asked for them.
     """
 
     images: Tensor
     labels: Tensor
     names: Sequence[str] = ()
+    keys: Sequence[str] = ()
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +11,25 @@ from gddctl.core.errors import ConfigError
 from gddctl.models.protocol import Outputs
 
 LOGITS = "logits"
+
+
+class Asked(Mapping[str, int]):
+    """Channels by place that remembers which were asked for: what a method that was built from it reads."""
+
+    def __init__(self, channels: Mapping[str, int]) -> None:
+        self._channels = channels
+        self.places: set[str] = set()
+
+    def __getitem__(self, place: str) -> int:
+        channels = self._channels[place]
+        self.places.add(place)
+        return channels
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._channels)
+
+    def __len__(self) -> int:
+        return len(self._channels)
 
 
 def take(outputs: Outputs, place: str) -> Tensor:
