@@ -63,7 +63,7 @@ def bring(
         {
             "outputs": found.outputs,
             "order": order,
-            "stride": _stride(sizes[0], seen),
+            "stride": _stride(fitted(torch.zeros(1, 3, *sizes[0]), found.multiple, size), seen),
             "features": features,
             "multiple": found.multiple,
             "size": size,
@@ -114,8 +114,8 @@ def _try(found: Found, sizes: Sequence[tuple[int, int]], fixed: tuple[int, int] 
     return answers[0]
 
 
-def _stride(size: tuple[int, int], seen: Outputs) -> int:
-    return max(1, round(size[0] / seen.logits.shape[-2]))
+def _stride(images: torch.Tensor, seen: Outputs) -> int:
+    return max(1, round(images.shape[-2] / seen.logits.shape[-2]))
 
 
 def _preprocess(source: Source, found: Found, spec: PreprocessSpec) -> PreprocessSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,7 @@ def stages_of(states: Sequence[Tensor], size: tuple[int, int]) -> dict[str, Tens
         size: (height, width) of the images.
     """
     maps = [found for state in states if (found := _as_map(state, size)) is not None]
-    ends = [this for this, following in zip(maps, [*maps[1:], None], strict=True) if following is None or following.shape != this.shape]
+    ends = [this for place, this in enumerate(maps) if place + 1 == len(maps) or maps[place + 1].shape != this.shape]
     if len(ends) >= len(STAGES):
         return dict(zip(STAGES, ends[-len(STAGES) :], strict=True))
     if len(ends) == 1 and len(maps) > len(STAGES):
@@ -124,12 +125,13 @@ def read_transformers(source: TransformersSource) -> Found:
 
 def _load(folder: Path) -> Any:
     transformers = _library()
+    broken = require("safetensors", extra="train", why=_WHY).SafetensorError
     try:
         with _quiet():
             model, told = transformers.AutoModelForSemanticSegmentation.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError, ImportError, pickle.UnpicklingError, broken) as error:
         raise ArtifactError(
             f"{folder}: transformers {transformers.__version__} does not load it as a semantic-segmentation model ({_short(error)})",
             remedy="expected what save_pretrained of such a model writes: config.json and model.safetensors",
