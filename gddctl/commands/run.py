@@ -46,6 +46,8 @@ def run(
     summary = run_all(settings, folder, force=force)
     output.say()
     output.table(COLUMNS, [line.cells() for line in summary.models])
+    for warning in summary.warnings:
+        output.say(f"\nwarning: {warning}")
     output.say(f"\nreport: {summary.report}")
     output.done(summary.to_json(), following=summary.following)
     if summary.failures:

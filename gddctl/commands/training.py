@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gddctl.commands.output import Output, percent
 
@@ -35,7 +35,9 @@ def train_and_tell(
         return  # another rank speaks
     condition = f" {trained.condition}" if trained.condition else ""
     output.say(f"{trained.bundle}: {trained.network}, mIoU {percent(trained.miou)}{condition} on {settings.data.val_split}")
-    result = {"bundle": str(trained.bundle), "miou": trained.miou, "card": trained.card.model_dump(mode="json")}
+    result: dict[str, Any] = {"bundle": str(trained.bundle), "miou": trained.miou, "card": trained.card.model_dump(mode="json")}
     if trained.condition:
         result["condition"] = trained.condition  # of ``miou``
+    if trained.warnings:
+        result["warnings"] = list(trained.warnings)
     output.done(result, following=following(folder, trained.bundle))

@@ -27,6 +27,7 @@ from gddctl.distill.quantize import choose_images, observe
 from gddctl.distill.records import Records
 from gddctl.distill.resume import Checkpoint, Checkpoints, Position
 from gddctl.distill.snapshot import restore
+from gddctl.distill.weak_teacher import after, before
 from gddctl.runtime.cpu import usable_cores
 
 
@@ -45,6 +46,8 @@ def sit(job: TrainJob, reporter: Reporter) -> Path:
 
 def _sit(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Path:
     preparation = _prepare(job, fabric, reporter)
+    for warning in before(job):
+        reporter.note(f"warning: {warning}")
     parts = assemble(job, fabric, preparation, reporter.note)
     checkpoints = Checkpoints(job.checkpoints)
     position = Position(conditions=_conditions(fabric))
@@ -69,6 +72,8 @@ def _sit(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Path:
             Loop(job, fabric, parts, position, checkpoints, records, reporter).run()
         if fabric.is_global_zero:
             write_bundle(job, parts, position, checkpoints, preparation, fabric.world_size)
+            for warning in after(job):
+                reporter.note(f"warning: {warning}")
     finally:
         if records is not None:
             records.close()

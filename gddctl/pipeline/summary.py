@@ -9,6 +9,7 @@ from typing import Any
 from gddctl.core.files import read_json
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.parity import ParityReport
+from gddctl.core.reports.weak_teacher import BASELINE, STUDENT, weak_teacher
 
 COLUMNS = ("model", "mIoU %", "vs baseline", "p50 ms", "p99 ms")
 
@@ -41,6 +42,7 @@ class Summary:
     models: tuple[ModelLine, ...]
     failures: tuple[str, ...]  # broken parity limits
     following: str
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON form: scores 0..1, times in milliseconds, null where nothing was measured."""
@@ -50,6 +52,7 @@ class Summary:
             "models": [asdict(line) for line in self.models],
             "passed": not self.failures,
             "failures": list(self.failures),
+            "warnings": list(self.warnings),
         }
 
 
@@ -71,8 +74,14 @@ def summarise(out: Path, report: Path) -> Summary:
         report=report,
         models=tuple(models),
         failures=parity.failures,
+        warnings=_warnings(scores),
         following=f"gddctl bench {best}" if best else f"gddctl parity {out / 'student'} {out / 'artifacts'}/FILE",
     )
+
+
+def _warnings(scores: dict[str, Any]) -> tuple[str, ...]:
+    teacher, baseline, student = (EvalReport.from_json(scores[role]) for role in ("teacher", "baseline", "student"))
+    return weak_teacher(teacher, {BASELINE: baseline, STUDENT: student})
 
 
 def _fastest_that_passed(out: Path, parity: ParityReport, times: dict[str, Any]) -> Path | None:

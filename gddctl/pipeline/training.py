@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ class Trained:
 
     bundle: Path
     card: Card
+    warnings: tuple[str, ...] = ()
 
     @property
     def network(self) -> str:
@@ -154,8 +155,10 @@ def finished(bundle: Path) -> Trained:
 def do_job(job: TrainJob) -> Trained:
     """Run ``job``, showing its progress on stderr."""
     from gddctl.distill.run import run_job
+    from gddctl.distill.weak_teacher import after
 
-    return finished(run_job(job, _reporter()))
+    trained = finished(run_job(job, _reporter()))
+    return replace(trained, warnings=after(job))
 
 
 def _reporter() -> Reporter:

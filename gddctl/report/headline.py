@@ -12,6 +12,7 @@ from gddctl.core.reports.assisted import PlaneScore
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyRow
 from gddctl.core.reports.parity import ParityReport
+from gddctl.core.reports.weak_teacher import BASELINE, STUDENT, weak_teacher
 from gddctl.report.colours import colour_by_model
 from gddctl.report.inputs import RunFiles
 from gddctl.report.wording import MISSING, difference, megabytes, millions, milliseconds, model_title, percent, points
@@ -95,6 +96,8 @@ def _sentences(run: RunFiles) -> Iterator[str]:
             gain = difference(student.miou, baseline.miou)
             words += f", {points(gain)} points against the same network trained on labels alone ({percent(baseline.miou)} %)"
         yield f"{words}{f'; its teacher has {_teacher(teacher)}' if teacher else ''}."
+        for warning in weak_teacher(teacher, {BASELINE: baseline, STUDENT: student}):
+            yield f"{warning[0].upper()}{warning[1:]}."
     if run.parity is not None:
         yield from _parity(run.parity)
     yield from _speed(run)

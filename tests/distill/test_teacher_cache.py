@@ -57,7 +57,8 @@ def job_in(make_job: MakeJob, teacher_bundle: Path) -> Callable[..., TrainJob]:
 
 
 def weights(job: TrainJob) -> dict[str, Tensor]:
-    return load_file(job.bundle / WEIGHTS_NAME)
+    found: dict[str, Tensor] = load_file(job.bundle / WEIGHTS_NAME)
+    return found
 
 
 def same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:

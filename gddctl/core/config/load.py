@@ -45,7 +45,9 @@ def load_config(
         settings = merge(settings, _rebase(_read_yaml(path), path.parent))
     settings = merge(settings, over or {})
     for override in overrides:
-        settings = merge(settings, _rebase(parse_override(override), Path.cwd()))
+        wanted = _rebase(parse_override(override), Path.cwd())
+        _require_no_key_into_a_list(settings, wanted, override)
+        settings = merge(settings, wanted)
     return parse(RunConfig, settings)
 
 
@@ -84,6 +86,29 @@ def parse_override(text: str) -> dict[str, Any]:
 
 # Sections whose kinds share their keys, so that what was said for one kind is meant for the other; and the keys that they do not share.
 _ONE_CLASS = {"teacher": ("noising", "smoothing")}
+
+
+def _require_no_key_into_a_list(settings: Any, wanted: Mapping[str, Any], override: str) -> None:
+    """Refuse a key of one thing where the settings have several of them.
+
+    Raises:
+        ConfigError: names the list, and what stands in it.
+    """
+    place: list[str] = []
+    here, over = settings, wanted
+    while isinstance(here, Mapping) and len(over) == 1:
+        ((key, inner),) = over.items()
+        place.append(key)
+        here = here.get(key)
+        if not isinstance(inner, Mapping):
+            return
+        if isinstance(here, list) and "kind" not in inner:
+            kinds = [str(item["kind"]) for item in here if isinstance(item, Mapping) and "kind" in item]
+            raise ConfigError(
+                f"--set {override}: {'.'.join(place)} is a list of {len(here)}" + (f" ({', '.join(kinds)})" if kinds else ""),
+                remedy=f"a key does not say which of them: give the whole list, --set '{'.'.join(place)}=[...]', or change the file",
+            )
+        over = inner
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
