@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gddctl.core.artifact.card import Role
-from gddctl.core.artifact.card_io import read_card, require_weights
+from gddctl.core.artifact.card_io import read_card, require_plain, require_weights
 from gddctl.core.classes import ClassTable, require_same_classes
 from gddctl.core.config.sections import NetworkConfig, RunConfig
 from gddctl.core.errors import UsageError
@@ -35,6 +35,7 @@ def look_ahead(config: RunConfig, roles: tuple[Role, ...]) -> None:
         _require_weights(config.student, "student")
         if config.student.init is not None:
             require_fitting_bundle(config.student.init, train.classes)
+            require_plain(config.student.init, read_card(config.student.init), what="started from")
 
 
 def require_fitting_bundle(folder: Path, classes: ClassTable) -> None:
