@@ -90,7 +90,7 @@ def evaluate_assisted(
         sha256=teacher.sha256,
         split=split,
         images=len(indices),
-        protocol=f"{WITH_PLANE} (privileged: it is shown the noised label of what it is scored on), {protocol}",
+        protocol=f"{WITH_PLANE} (privileged: it is shown the label of what it is scored on), {protocol}",
         miou=scores.miou,
         aacc=scores.aacc,
         macc=scores.macc,
