@@ -63,6 +63,6 @@ def require_plain(folder: Path, card: Card, *, what: str) -> None:
         "smoothed_labels": "smoothed labels, which are no network",
     }
     raise ArtifactError(
-        f"{folder}: {name[card.kind]}; it cannot be {what}, because no deployment has the label",
+        f"{folder}: {name[card.kind]}; it cannot be {what}, because what ships never sees the label",
         remedy=f"score it with: gddctl eval {folder}; distil a student with: gddctl distill --teacher {folder}, and use that",
     )
