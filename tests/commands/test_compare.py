@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gddctl import __version__
+from gddctl.core.artifact.card import Card, TrainingRecord
 from gddctl.core.config.load import load_config
-from gddctl.core.config.sections import SyntheticConfig
+from gddctl.core.config.sections import NetworkConfig, SyntheticConfig
 from gddctl.data.open import open_dataset
 from gddctl.data.synthetic.write import write_dataset
+from gddctl.models.checkpoint import save_bundle
+from gddctl.models.segmenter import build_segmenter
 from tests.commands.conftest import GDDCTL, Cli
 
 SETTINGS = """\
@@ -42,10 +46,19 @@ POLL = 0.02
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Settings, with a teacher that is there already."""
+    """Settings, with a teacher of random weights that is there already."""
     folder = tmp_path_factory.mktemp("compare")
     path = folder / "tiny.yaml"
-    path.write_text(SETTINGS)
+    path.write_text(SETTINGS.replace("iterations: 2}", "bundle: teacher}"))
+    config = load_config(path)
+    classes = open_dataset(config.data, "train").classes
+    network = NetworkConfig(encoder="tu-test_resnet", output_stride=32)
+    card = Card(
+        name="teacher", role="teacher", network=network, parameters=0, classes=classes, preprocess=config.data.preprocess, data=config.data,
+        weights_sha256="", config_digest="", gddctl_version=__version__,
+        training=TrainingRecord(iterations=1, best_iteration=1, seconds=1, images_seen=2, seed=0, devices=1, precision="fp32"),
+    )  # fmt: skip
+    save_bundle(folder / "teacher", build_segmenter(network, len(classes), aux=False), card)
     return path
 
 
@@ -53,10 +66,10 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def wait_for(found: Any, child: subprocess.Popen[bytes]) -> None:
+def wait_for(found: Any, child: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + PATIENCE
     while not found():
-        assert child.poll() is None, "the command ended before what was waited for"
+        assert child.poll() is None, log.read_text()
         assert time.monotonic() < end, "it never came"
         time.sleep(POLL)
 
@@ -78,21 +91,22 @@ def test_killed_in_a_cell_it_goes_on_there_and_a_cell_that_fails_stops_no_other(
     out = tmp_path / "out"
     words = ["compare", str(settings), "--methods", "bad,none", "--seeds", "1", "--out", str(out)]
     none = out / "cells" / "none-i60-s0"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-    with subprocess.Popen([GDDCTL, *words], **quiet) as child:  # type: ignore[call-overload]
-        wait_for(lambda: list((none / "checkpoints" / "student").glob("step-*")), child)
+    log = tmp_path / "log.txt"
+    with (
+        log.open("wb") as said,
+        subprocess.Popen([GDDCTL, *words], stdout=said, stderr=said, env={**os.environ, "OMP_NUM_THREADS": "1"}) as child,
+    ):
+        wait_for(lambda: list((none / "checkpoints" / "student").glob("step-*")), child, log)
         child.send_signal(signal.SIGKILL)
     end = time.monotonic() + PATIENCE
     while processes_on(out):
         assert time.monotonic() < end, "a cell outlived the command that started it"
         time.sleep(POLL)
     assert not (none / "cell.json").exists(), "the cell was over before the kill: the test has proved nothing"
-    teacher = (out / "teacher" / "model.safetensors").stat().st_mtime_ns
 
     done = cli(*words)
     assert done.code == 6, done.err
     assert "none seed 0: going on at step" in done.err
-    assert (out / "teacher" / "model.safetensors").stat().st_mtime_ns == teacher, "trained once"
     good, bad = read(none / "cell.json"), read(out / "cells" / "bad-i60-s0" / "cell.json")
     assert good["state"] == "done" and good["miou"] is not None and good["step_seconds"] > 0
     assert [point[0] for point in good["curve"]] == [30, 60]
@@ -137,6 +151,7 @@ def test_a_budget_becomes_iterations_once_and_val_is_not_opened_where_images_are
     assert {name: cell["iterations"] for name, cell in cells.items()} == {name: max(1, int(0.4 / t)) for name, t in medians.items()}
     comparison = done.json["comparison"]
     assert comparison["split"] == "held-out training images" and comparison["images"] == 2  # a fifth of 10
+    assert any("trained on the held-out images too" in note for note in comparison["notes"]), "this teacher saw every image"
     assert {row["arm"]["budget"] for row in comparison["rows"]} == {"seconds"}
     assert {time["method"] for time in comparison["step_times"]["times"]} == {"none", "both"}
     assert cells["both"]["extra_parameters"] == 0 and cells["none"]["peak_memory_mb"] > 0
@@ -149,8 +164,7 @@ def test_a_budget_becomes_iterations_once_and_val_is_not_opened_where_images_are
     times["methods"]["none"]["seconds"] = times["methods"]["both"]["seconds"] = [0.1]  # as a slower or faster hour would have it
     (out / "step_times.json").write_text(json.dumps(times))
     ahead = cli(*words, "--dry-run", "--json")
-    assert ahead.code == 0 and {cell["iterations"] for cell in ahead.json["cells"][1:]} == {4}, "by the record: nothing is measured again"
-    assert ahead.json["cells"][0]["state"] == "done"
+    assert ahead.code == 0 and {cell["iterations"] for cell in ahead.json["cells"]} == {4}, "by the record: nothing is measured again"
     other = cli(*words, "--budget", "0.5")
     assert other.code == 2 and "0.4 seconds" in other.err
 
@@ -166,14 +180,31 @@ def test_words_that_cannot_be_meant_are_refused(settings: Path, cli: Cli, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_methods_two_seeds_side_by_side(settings: Path, cli: Cli, tmp_path: Path) -> None:
+def test_two_methods_two_seeds_side_by_side_stopped_and_extended(settings: Path, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["compare", settings, "--methods", "both,gdd:fast", "--seeds", "2", "--jobs", "2", "--out", out, "--set", "train.iterations=6"]
-    done = cli(*words, "--json")
+    own = ["--set", "teacher.bundle=null", "--set", "teacher.iterations=3", "--set", "train.iterations=8"]
+    words = [str(word) for word in ("compare", settings, *own, "--out", out)]
+    first = [*words, "--methods", "both,gdd:fast", "--seeds", "2", "--jobs", "2"]
+    log = tmp_path / "log.txt"
+    with log.open("wb") as said, subprocess.Popen([GDDCTL, *first], stdout=said, stderr=said) as child:
+        wait_for(lambda: len(list((out / "cells").glob("*/checkpoints/student/step-*"))) >= 2, child, log)
+        child.send_signal(signal.SIGINT)
+    assert child.returncode == 130 and "start the same command again" in log.read_text()
+    assert processes_on(out) == []
+    teacher = (out / "teacher" / "model.safetensors").stat().st_mtime_ns
+
+    done = cli(*first, "--json")
     assert done.code == 0, done.err
     rows = {row["arm"]["method"]: row for row in done.json["comparison"]["rows"]}
     assert set(rows) == {"none", "both", "gdd:fast"}
     assert all(len(row["scores"]) == 2 for row in rows.values())
     assert rows["gdd:fast"]["extra_parameters"] > 0 == rows["none"]["extra_parameters"]
-    again = cli(*words[:-2], "--set", "train.iterations=6", "--seeds", "3", "--methods", "both")
+    assert done.json["comparison"]["teacher"]["seconds"] > 0
+    again = cli(*words, "--seeds", "3", "--methods", "both")
     assert again.code == 0 and "4 done before" in again.err, "seeds and methods can be added"
+    assert (out / "teacher" / "model.safetensors").stat().st_mtime_ns == teacher, "trained once"
+    assert "gdd:fast" in again.out, "the table shows everything that stands in the folder"
+    changed = cli(*words, "--methods", "both", "--set", "compare.methods.both=[{kind: kd}]")
+    assert changed.code == 2 and "give the method another label" in changed.err
+    other = cli(*words, "--methods", "both", "--set", "train.lr=0.5")
+    assert other.code == 2 and "train.lr" in other.err

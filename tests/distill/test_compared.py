@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +38,14 @@ MakeJob = Callable[..., TrainJob]
 def fed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A digest of every batch that training is fed, in order; the batches are the real ones."""
     digests: list[str] = []
-    finish = Batches._finish
+    run = Batches.run
 
-    def listen(self: Batches, images: torch.Tensor, labels: torch.Tensor) -> Batch:
-        digests.append(hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest())
-        return finish(self, images, labels)
+    def listen(self: Batches, start: int, end: int) -> Generator[Batch, None, None]:
+        for batch in run(self, start, end):
+            digests.append(hashlib.sha256(batch.images.contiguous().numpy().tobytes() + batch.labels.numpy().tobytes()).hexdigest())
+            yield batch
 
-    monkeypatch.setattr(Batches, "_finish", listen)
+    monkeypatch.setattr(Batches, "run", listen)
     return digests
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,8 +76,9 @@ def compare(request: Request, *, devices: str | None, jobs: int | None, force: b
         Interrupted: stopped by the user; started again, it goes on.
     """
     config, out = request.config, request.out
-    for module, extra, why in (("torch", "train", "training"), ("jinja2", "report", "writing the page")):
-        require(module, extra=extra, why=why)
+    if find_spec("torch") is None:  # the children need it; importing it here would only take time
+        require("torch", extra="train", why="training")
+    require("jinja2", extra="report", why="writing the page")
     slots = slots_for(config.train, devices, jobs)
     look_ahead(config, ("baseline",) if config.teacher.bundle is not None else ("baseline", "teacher"))
     with hold(out):
@@ -207,6 +209,8 @@ class _Work:
 
     def _result(self, arms: Sequence[Arm], recorded: Recorded | None) -> Result | None:
         teacher, notes = self._teacher()
+        if not any("CUDA_VISIBLE_DEVICES" in slot for slot in self._slots):
+            notes.append("Peak memory of trainings on the processor includes the interpreter and its libraries.")
         if len(self._slots) > 1:
             notes.append(f"{len(self._slots)} cells trained side by side: seconds per step of cells are from then.")
         networks = [self._config.student, self._config.teacher]

@@ -22,12 +22,13 @@ def slots_for(train: TrainConfig, devices: str | None, jobs: int | None) -> tupl
         UsageError: devices that are not there, or a choice that does not fit the device.
         EnvironmentMissing: CUDA is asked for and missing.
     """
-    from gddctl.distill.places import cuda_devices, pick_device
+    if train.device != "cpu":  # PyTorch is loaded in this process only where it must be asked
+        from gddctl.distill.places import cuda_devices, pick_device
 
-    if pick_device(train) == "cuda":
-        if jobs is not None and jobs > 1:
-            raise UsageError(f"--jobs {jobs}: cells train on CUDA, one per device", remedy="use --devices, or --set train.device=cpu")
-        return _on_devices(devices, cuda_devices())
+        if pick_device(train) == "cuda":
+            if jobs is not None and jobs > 1:
+                raise UsageError(f"--jobs {jobs}: cells train on CUDA, one per device", remedy="use --devices, or --set train.device=cpu")
+            return _on_devices(devices, cuda_devices())
     if devices is not None:
         raise UsageError(f"--devices {devices}: no CUDA device is used here", remedy="use --jobs N for cells side by side on the processor")
     count = jobs or 1
