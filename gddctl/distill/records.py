@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from gddctl.core.errors import RunFailed
 from gddctl.core.files import write_bytes
 from gddctl.core.lazy import require
+from gddctl.distill.tracking import Trackers
 
 METRICS_NAME = "metrics.jsonl"
 
@@ -31,10 +32,11 @@ class Records:
         offset: bytes of ``metrics.jsonl`` that the checkpoint knows; what follows is cut. None: a fresh start, records of this
             stage that an earlier attempt left are removed.
         step: where the training starts, for TensorBoard.
+        trackers: told of the same numbers, as ``train/KEY`` and ``val/KEY``.
     """
 
-    def __init__(self, out: Path, stage: str, offset: int | None, step: int) -> None:
-        self._path, self._stage = out / METRICS_NAME, stage
+    def __init__(self, out: Path, stage: str, offset: int | None, step: int, trackers: Trackers | None = None) -> None:
+        self._path, self._stage, self._trackers = out / METRICS_NAME, stage, trackers
         try:
             out.mkdir(parents=True, exist_ok=True)
             _cut_back(self._path, stage, offset)
@@ -47,14 +49,12 @@ class Records:
     def train(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of training after ``step`` steps."""
         self._append({"stage": self._stage, "step": step, **values})
-        for key, value in values.items():
-            self._board.add_scalar(f"train/{key}", value, step)
+        self._show(step, {f"train/{key}": value for key, value in values.items()})
 
     def validation(self, step: int, scores: Mapping[str, float], seconds: float) -> None:
         """Scores (0..1) after ``step`` steps."""
         self._append({"stage": self._stage, "step": step, "val": dict(scores), "seconds": seconds})
-        for key, value in scores.items():
-            self._board.add_scalar(f"val/{key}", value, step)
+        self._show(step, {f"val/{key}": value for key, value in scores.items()})
 
     def settle(self) -> int:
         """Bring everything to the disk; the length of ``metrics.jsonl`` in bytes."""
@@ -68,6 +68,12 @@ class Records:
         """Close both."""
         self._file.close()
         self._board.close()
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        for key, value in values.items():
+            self._board.add_scalar(key, value, step)
+        if self._trackers is not None:
+            self._trackers.log(step, values)
 
     def _append(self, record: Mapping[str, Any]) -> None:
         try:

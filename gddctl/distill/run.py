@@ -13,6 +13,7 @@ from gddctl.distill.label_teacher import write_smoothed_labels
 from gddctl.distill.places import under_torchrun
 from gddctl.distill.progress import Reporter
 from gddctl.distill.sitting import sit
+from gddctl.distill.tracking import require_trackers
 
 
 def run_job(job: TrainJob, reporter: Reporter) -> Path:
@@ -25,6 +26,7 @@ def run_job(job: TrainJob, reporter: Reporter) -> Path:
 
     Raises:
         UsageError: the folder holds another training.
+        EnvironmentMissing: a tracker's package is not installed.
         DataError: the data is not fit to train on.
         RunFailed: NaN, or the disk is full; the last good checkpoint stands.
         Interrupted: stopped by the user; a checkpoint was written first.
@@ -35,6 +37,7 @@ def run_job(job: TrainJob, reporter: Reporter) -> Path:
         return job.bundle
     if job.smoothing is not None:
         return write_smoothed_labels(job, job.smoothing, reporter)
+    require_trackers(job.train.track)
     if job.train.devices > 1 and not under_torchrun():
         return spawn(job, reporter)
     return sit(job, reporter)

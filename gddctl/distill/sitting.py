@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+import gddctl
+from gddctl.core.artifact.card import is_bundle
 from gddctl.core.errors import UsageError
 from gddctl.core.lifeline import end_with_parent
 from gddctl.core.workspace import differing_keys
@@ -27,6 +29,7 @@ from gddctl.distill.quantize import choose_images, observe
 from gddctl.distill.records import Records
 from gddctl.distill.resume import Checkpoint, Checkpoints, Position
 from gddctl.distill.snapshot import restore
+from gddctl.distill.tracking import Described, Trackers
 from gddctl.distill.weak_teacher import after, before
 from gddctl.runtime.cpu import usable_cores
 
@@ -64,10 +67,11 @@ def _sit(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Path:
         observe(parts.quantised, pairs, choose_images(job, len(pairs)), job.data.preprocess)
         position.validated = -1  # the start is scored too: what ships is never worse than it
     reporter.begin(job.role, position.step, job.train.iterations)
-    records = None
+    records, trackers = None, None
     try:
         if fabric.is_global_zero:
-            records = Records(job.out, job.role, position.metrics_offset if checkpoint else None, position.step)
+            trackers = Trackers(job.train.track, _described(job), job.checkpoints, reporter.note)
+            records = Records(job.out, job.role, position.metrics_offset if checkpoint else None, position.step, trackers)
         with explained() if job.train.compile else nullcontext():
             Loop(job, fabric, parts, position, checkpoints, records, reporter).run()
         if fabric.is_global_zero:
@@ -77,6 +81,8 @@ def _sit(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Path:
     finally:
         if records is not None:
             records.close()
+        if trackers is not None:
+            trackers.close(finished=is_bundle(job.bundle))
         reporter.end()
     fabric.barrier()
     return job.bundle
@@ -92,6 +98,12 @@ def _prepare(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Preparation:
     if not fabric.is_global_zero:
         found = prepare(job.data, folder, count=counts, note=reporter.note)
     return found
+
+
+def _described(job: TrainJob) -> Described:
+    method = "none" if job.method is None else job.method.kind
+    tags = {"role": job.role, "method": method, "config": job.config_digest[:12], "version": gddctl.__version__}
+    return Described(f"{job.out.name}-{job.role}", job.out, {key: value for key, value in tags.items() if value}, job.identity())
 
 
 def _threads(job: TrainJob) -> int:

@@ -20,7 +20,10 @@ def look_ahead(config: RunConfig, roles: tuple[Role, ...]) -> None:
         UsageError: a folder or file is not there.
         DataError: a split is empty, or lacks more files than ``data.skip_bad``.
         ArtifactError: a bundle is damaged, or its classes are not the dataset's.
+        ConfigError: the teacher's answers are to be kept where no training crop comes twice.
+        EnvironmentMissing: a tracker's package is not installed, or there is no compiler for train.compile.
     """
+    _require_extras(config, roles)
     train = open_dataset(config.data, config.data.train_split)
     open_dataset(config.data, config.data.val_split)
     if config.teacher.external is not None:
@@ -36,6 +39,21 @@ def look_ahead(config: RunConfig, roles: tuple[Role, ...]) -> None:
         if config.student.init is not None:
             require_fitting_bundle(config.student.init, train.classes)
             require_plain(config.student.init, read_card(config.student.init), what="started from")
+
+
+def _require_extras(config: RunConfig, roles: tuple[Role, ...]) -> None:
+    from gddctl.distill.tracking import require_trackers
+
+    require_trackers(config.train.track)
+    if config.train.compile:
+        from gddctl.distill.compiling import require_compiler
+        from gddctl.distill.places import pick_device
+
+        require_compiler(pick_device(config.train))
+    if "student" in roles and config.distill.method.kind != "none" and config.distill.cache_teacher != "none":
+        from gddctl.distill.teacher_cache import require_repeating
+
+        require_repeating(config.train, config.data.preprocess.size)
 
 
 def require_fitting_bundle(folder: Path, classes: ClassTable) -> None:

@@ -68,7 +68,8 @@ def test_a_key_in_a_list_is_looked_up_among_its_own_kind() -> None:
 @pytest.mark.parametrize("key", ["weight=3", "0.weight=3"])
 def test_a_key_into_a_list_of_methods_is_one_clear_line(key: str) -> None:
     two = "distill.method=[{kind: gdd}, {kind: cwd}]"
-    with pytest.raises(ConfigError, match=rf"^--set distill\.method\.{key}: distill\.method is a list of 2 \(gdd, cwd\); a key does not say which"):
+    says = rf"^--set distill\.method\.{key}: distill\.method is a list of 2 \(gdd, cwd\); a key does not say which"
+    with pytest.raises(ConfigError, match=says):
         load_config(None, [two, f"distill.method.{key}"])
     assert load_config(None, [two, "distill.method.kind=cwd"]).distill.method == Cwd()  # one instead of several may be said
 

@@ -315,4 +315,6 @@ class RunConfig(Section):
     def _quantised_training_has_a_start(self) -> RunConfig:
         if self.distill.quantize is not None and self.student.init is None:
             raise ValueError("distill.quantize goes on from a trained student: name its bundle with --init, or set student.init")
+        if self.distill.quantize is not None and self.train.compile:
+            raise ValueError("distill.quantize and train.compile: the INT8 graph does not compile; leave one of them out")
         return self
