@@ -55,16 +55,35 @@ class Tallies:
         return float(self.scores(np.ones((1, self.right.shape[0])))[0])
 
 
-class ImageDraws:
-    """Resamples of the images, the same for every cell that is asked."""
+def name_of(neighbours: int) -> str:
+    """What the bootstrap is called with runs of ``neighbours`` images."""
+    return NAME if neighbours == 1 else NAME.replace("images resampled", f"images resampled in runs of {neighbours} neighbours")
 
-    def __init__(self, images: int, draws: int, seed: int) -> None:
+
+class ImageDraws:
+    """Resamples of the images, the same for every cell that is asked.
+
+    Args:
+        images: how many there are, in an order in which neighbours resemble each other where any do.
+        draws: how many resamples.
+        seed: of the draws.
+        neighbours: images that are drawn together, as a run that begins anywhere and goes on at the front after the last (the circular
+            block bootstrap of Politis and Romano): frames of one video are no independent images.
+    """
+
+    def __init__(self, images: int, draws: int, seed: int, neighbours: int = 1) -> None:
         rng = np.random.default_rng((seed, 0))
+        runs = -(-images // neighbours)
         # One byte holds it: an image cannot come up more often than there are images, and of more than 255 none comes up 256 times.
         self.times: NDArray[np.uint8] = np.empty((draws, images), np.uint8)
         for start in range(0, draws, _CHUNK):
             part = self.times[start : start + _CHUNK]
-            part[:] = rng.multinomial(images, np.full(images, 1 / images), size=len(part))
+            if neighbours == 1:
+                part[:] = rng.multinomial(images, np.full(images, 1 / images), size=len(part))
+                continue
+            drawn = (rng.integers(images, size=(len(part), runs, 1)) + np.arange(neighbours)) % images
+            places = drawn.reshape(len(part), -1) + images * np.arange(len(part))[:, None]
+            part[:] = np.bincount(places.ravel(), minlength=part.size).reshape(part.shape)
 
     def scores(self, tallies: Tallies) -> Array:
         """mIoU 0..1 of one cell in every draw. Shape: (draws,)."""

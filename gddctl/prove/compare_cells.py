@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gddctl.core.errors import DataError
 from gddctl.core.reports.comparison import REFERENCE, Arm, Bootstrap, Cell, Comparison, MethodRow, Pair, StepTimes, Teacher
-from gddctl.prove.bootstrap import NAME, Array, ImageDraws, Tallies, paired_difference
+from gddctl.prove.bootstrap import Array, ImageDraws, Tallies, name_of, paired_difference
 
 SAME_SCORE = 1e-6  # between a cell's score and that of its counts: the same integers, divided in another order
 SAME_SECONDS = 1.05  # a training this much longer still cost "the same": step times are known to a few percent
@@ -30,6 +30,7 @@ def compare_cells(
     step_times: StepTimes | None = None,
     draws: int = 10_000,
     seed: int = 0,
+    neighbours: int = 1,
     notes: Sequence[str] = (),
 ) -> Comparison:
     """Hold the arms of ``cells`` against each other. Lives in ``prove``: it judges, and needs numpy alone.
@@ -44,6 +45,7 @@ def compare_cells(
         step_times: the interleaved measurement.
         draws: of the bootstrap.
         seed: of the bootstrap.
+        neighbours: images that are resampled together, in the order of ``counts``.
         notes: sentences to stand under the table.
 
     Raises:
@@ -52,12 +54,12 @@ def compare_cells(
     """
     rows = _rows(cells, step_times)
     _require_one_length(rows)
-    judge = _judge({cell.key: cell for cell in cells if cell.scored}, counts, draws, seed)
+    judge = _judge({cell.key: cell for cell in cells if cell.scored}, counts, draws, seed, neighbours)
     return Comparison(
         protocol=protocol,
         split=split,
         images=judge.images,
-        bootstrap=Bootstrap(NAME, draws, seed),
+        bootstrap=Bootstrap(name_of(neighbours), draws, seed, neighbours),
         teacher=teacher,
         step_times=step_times,
         rows=rows,
@@ -172,7 +174,7 @@ def _keys(row: MethodRow, seeds: Sequence[int]) -> list[Key]:
     return [(row.arm.method, seed, row.arm.iterations) for seed in seeds]
 
 
-def _judge(cells: Mapping[Key, Cell], counts: Mapping[Key, NDArray[np.int64]], draws: int, seed: int) -> _Judge:
+def _judge(cells: Mapping[Key, Cell], counts: Mapping[Key, NDArray[np.int64]], draws: int, seed: int, neighbours: int) -> _Judge:
     resampled: dict[Key, Array] = {}
     draws_of_images: ImageDraws | None = None
     first: tuple[Cell, NDArray[np.int64]] | None = None  # whose labels all others must have
@@ -183,7 +185,7 @@ def _judge(cells: Mapping[Key, Cell], counts: Mapping[Key, NDArray[np.int64]], d
             continue
         labels = mine.sum(2)  # (images, K) pixels by label
         if first is None:
-            first, draws_of_images = (cells[key], labels), ImageDraws(len(mine), draws, seed)
+            first, draws_of_images = (cells[key], labels), ImageDraws(len(mine), draws, seed, neighbours)
         _require_same_images(cells[key], labels, *first)
         tallies = Tallies.of(mine)
         _require_own_score(cells[key], tallies)

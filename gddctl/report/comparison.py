@@ -101,7 +101,8 @@ def _how(comparison: Comparison) -> Iterator[tuple[str, str]]:
     yield "scored", f"{comparison.protocol}, on {comparison.images or 'an unknown number of'} images ({comparison.split})"
     bootstrap = comparison.bootstrap
     drawn = f"95 %, {bootstrap.name}, {bootstrap.draws:,} draws from seed {bootstrap.seed}"
-    yield "intervals", f"{drawn}; images count as independent, which frames of one video are not"
+    alone = "; images count as independent, which frames of one video are not" if bootstrap.neighbours == 1 else ""
+    yield "intervals", drawn + alone
     yield "several comparisons", "Holm's method over all methods against none, and apart from them over all pairs of methods"
     if comparison.teacher is not None:
         yield "teacher", f"{comparison.teacher.name}, its own training: {duration(comparison.teacher.seconds)}"

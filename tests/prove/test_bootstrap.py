@@ -50,6 +50,23 @@ def test_draws_have_as_many_images_as_the_set_and_prefer_none() -> None:
     assert (ImageDraws(300, 2000, seed=0).times == times).all() and (ImageDraws(300, 2000, seed=1).times != times).any()
 
 
+def test_neighbours_are_drawn_together() -> None:
+    times = ImageDraws(23, 4000, seed=0, neighbours=5).times.astype(int)
+    assert (times.sum(1) == 25).all()  # five whole runs
+    starts = np.random.default_rng((0, 0)).integers(23, size=(512, 5, 1))[:, :, 0]  # the first chunk, counted in a slow loop
+    for row, drawn in zip(times[:20], starts, strict=False):
+        slow = [0] * 23
+        for start in drawn:
+            for offset in range(5):
+                slow[(start + offset) % 23] += 1
+        assert row.tolist() == slow
+    together = np.corrcoef(times[:, 4], times[:, 5])[0, 1]
+    apart = np.corrcoef(times[:, 4], times[:, 15])[0, 1]
+    assert together > 0.6 > 0.1 > apart  # neighbours share four of five runs
+    alone = ImageDraws(23, 4000, seed=0).times.astype(int)
+    assert abs(np.corrcoef(alone[:, 4], alone[:, 5])[0, 1] + 1 / 22) < 0.08  # multinomial
+
+
 def test_parts_equal_a_slow_loop() -> None:
     rng = np.random.default_rng(1)
     observed = rng.normal(1, 0.5, 4)
@@ -103,6 +120,23 @@ def coverage(a: float, b: float, c: float, seeds: int, ends: Callable[[Array, Ar
         low, high = ends(cells.mean(1), cells @ weights.T)
         hits += low <= 0 <= high
     return hits / REPEATS
+
+
+def video(neighbours: int) -> float:
+    """Coverage where the part that all seeds share comes in scenes of three frames."""
+    rng, hits = np.random.default_rng(11), 0
+    weights = ImageDraws(IMAGES, DRAWS, 0, neighbours).times / IMAGES
+    for _ in range(REPEATS):
+        shared = np.repeat(rng.standard_normal((1, IMAGES // 3)), 3, axis=1)
+        cells = np.repeat(shared, 5, axis=0)
+        low, high = ours(cells.mean(1), cells @ weights.T)
+        hits += low <= 0 <= high
+    return hits / REPEATS
+
+
+def test_frames_of_a_video_need_runs() -> None:
+    assert video(1) < 0.74  # as if they were independent: far too narrow (measured 0.68)
+    assert video(6) > 0.83  # measured 0.88: twenty scenes are few, and runs do not begin where scenes do
 
 
 def ours(observed: Array, resampled: Array) -> tuple[float, float]:

@@ -27,6 +27,7 @@ class CompareConfig(Section):
     teachers: dict[Label, dict[str, Any]] = {}  # noqa: RUF012 - keys of ``teacher`` that differ for the method of that label
     seeds: PositiveInt = 5  # trainings of each method
     holdout: HoldoutConfig = HoldoutConfig()  # with --on heldout
+    neighbours: PositiveInt = 1  # images that intervals resample together; more than 1 for frames of one video, which are alike
     blocks: PositiveInt = 10  # turns each method takes when step times are measured
     block_steps: PositiveInt = 5  # steps in a turn; before the first, as many are taken to warm up
 

@@ -213,6 +213,7 @@ class Bootstrap:
     name: str
     draws: int
     seed: int
+    neighbours: int = 1  # images resampled together
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def write_result(
         split=split_words(config.data),
         teacher=teacher,
         step_times=None if recorded is None else recorded.table(),
+        neighbours=config.compare.neighbours,
         notes=notes,
     )
     path = out / COMPARISON_NAME
