@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gddctl.core.errors import GddctlError, Interrupted
+from gddctl.core.errors import GddctlError, Interrupted, RunFailed
 from gddctl.core.files import read_json, write_json
 from gddctl.core.lifeline import end_with_parent
 
@@ -60,11 +60,15 @@ def _do(order: dict[str, Any], folder: Path, reporter: Reporter) -> None:
 
 
 def _train(job: TrainJob, folder: Path, reporter: Reporter) -> None:
-    from gddctl.distill.memory import peak_memory_mb
+    from gddctl.distill.memory import is_out_of_memory, peak_memory_mb
     from gddctl.distill.run import run_job
 
     try:
         run_job(job, reporter)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise RunFailed("out of memory", remedy="use a smaller batch or crop, or fewer cells side by side") from error
+        raise
     finally:
         before = _peak(folder) or 0.0  # of a sitting that was stopped
         with suppress(GddctlError):  # a full disk: what ended the training is what matters

@@ -133,7 +133,7 @@ class _Work:
                 order = plan.home / "teacher_training" / ORDER
                 self._share_findings(plan.home)
                 write_json(order, {"what": "train", "job": to_settings(plan.job)})
-                tasks.append(Task(f"teacher {plan.settings.arch} {plan.settings.encoder}", order))
+                tasks.append(Task(plan.label, order))
 
         def ended(outcome: Outcome) -> None:
             _raise_failed(outcome)

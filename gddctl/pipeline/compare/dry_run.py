@@ -75,7 +75,7 @@ def outlook(request: Request) -> Outlook:
     for plan in {plan.bundle: plan for plan in plans if plan is not None}.values():
         if plan.job is not None:
             steps = plan.job.train.iterations
-            lines.append(Line(f"teacher {plan.settings.arch} {plan.settings.encoder}", steps, "done" if plan.ready else "todo", None))
+            lines.append(Line(plan.label, steps, "done" if plan.ready else "todo", None))
     iterations = _iterations(request, recorded)
     if iterations is None:
         return Outlook(

@@ -31,6 +31,11 @@ def judged_on(config: RunConfig, on: Judge) -> RunConfig:
             f"train.devices: {config.train.devices}, but each cell of a comparison has one device",
             remedy="set it to 1; cells side by side are --devices and --jobs",
         )
+    if config.distill.cache_teacher != "none":
+        raise ConfigError(
+            "distill.cache_teacher: every cell would fill a cache of its own, and steps would cost more at first than later",
+            remedy="leave it out of a comparison",
+        )
     if on == "val":
         return config
     holdout = config.data.holdout or config.compare.holdout

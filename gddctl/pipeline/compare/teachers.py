@@ -35,6 +35,12 @@ class PlannedTeacher:
         return is_bundle(self.bundle)
 
     @property
+    def label(self) -> str:
+        """How messages call it."""
+        kind = "" if self.settings.kind == "network" else f"{self.settings.kind} "
+        return f"teacher {kind}{self.settings.arch} {self.settings.encoder}"
+
+    @property
     def home(self) -> Path:
         """The folder that its bundle is in."""
         return self.bundle.parent

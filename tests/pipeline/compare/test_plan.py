@@ -102,7 +102,7 @@ def test_holding_out_gives_the_folder_another_name_and_leaves_val_out() -> None:
     assert judged_on(config, "val") == config and split_words(config.data) == "val"
     assert held.data.val_split == HELD_OUT and held.data.holdout == HoldoutConfig() and split_words(held.data) == "held-out training images"
     assert common_digest(held) != common_digest(config)
-    for override in ("train.time_limit=3", "train.devices=2"):
+    for override in ("train.time_limit=3", "train.devices=2", "distill.cache_teacher=exact"):
         with pytest.raises(ConfigError, match=override.split("=")[0]):
             judged_on(load_config(None, [override]), "val")
 
