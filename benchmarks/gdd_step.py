@@ -76,7 +76,7 @@ class Contender:
         torch.manual_seed(0)
         student = build_segmenter(NetworkConfig(encoder="resnet18", output_stride=8), CLASSES, aux=True)
         module = TrainStep(student, _distiller(name, student, teacher), 0.4, None)
-        self.step = module.to(device=device, memory_format=torch.channels_last).train()
+        self.step = module.to(memory_format=torch.channels_last).to(device).train()
         self.optimizer = torch.optim.SGD(module.parameters(), lr=1e-4, momentum=0.9, fused=True)
         self.teacher, self.device, self.precision, self.clock = teacher, device, precision, clock
 

@@ -28,7 +28,7 @@ def paced_in(module: nn.Module | None) -> list[Paced]:
 def strength_at(progress: float, *, warmup: float, decay: Decay) -> float:
     """The share of a weight that counts at ``progress``: it rises linearly over ``warmup``, then falls to 0 at the end.
 
-    >>> strength_at(0.05, warmup=0.1, decay="linear"), strength_at(0.55, warmup=0.1, decay="linear")
+    >>> strength_at(0.25, warmup=0.5, decay="linear"), strength_at(0.75, warmup=0.5, decay="linear")
     (0.5, 0.5)
     """
     if progress < warmup:

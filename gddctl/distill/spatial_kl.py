@@ -59,10 +59,10 @@ class _SpatialKl(torch.autograd.Function):
             total += wanted.sub_(own).mul_(target).sum()
             if difference is not None:
                 _rows(difference[part], last).copy_(own.exp_().sub_(target))
-        ctx.scale = temperature / (student.shape[0] * student.shape[1])
+        ctx.scale = scale = temperature / (student.shape[0] * student.shape[1])
         ctx.dtype = student.dtype
         ctx.save_for_backward(difference)
-        return total * (temperature * ctx.scale)
+        return total * (temperature * scale)
 
     @staticmethod
     @once_differentiable

@@ -20,7 +20,8 @@ class Target(nn.Module):
 
     Args:
         teacher_channels: of the feature.
-        normalise: ``channel``: divide each channel by its spread over batch and places; ``feature``: all by one; ``none``.
+        normalise: ``channel``: divide each channel by its spread over this process's batch and all places; ``feature``: all by one;
+            ``none``.
         channels: to project to, where the feature has more; None: no projection.
     """
 
@@ -62,10 +63,12 @@ class Target(nn.Module):
 def channel_variance(x: Tensor) -> Tensor:
     """Variance of each channel over batch and places, in float32 at least. Shape: (B, C, H, W) -> (C,)."""
     wide = x if x.dtype == torch.float64 else x.float()
-    return wide.var(dim=(0, 2, 3), correction=0)
+    variance: Tensor = wide.var(dim=(0, 2, 3), correction=0)
+    return variance
 
 
 def orthonormal_rows(rows: int, columns: int) -> Tensor:
     """A random matrix with orthonormal rows, drawn with the default generator. Shape: (rows, columns), rows <= columns."""
     basis, _ = torch.linalg.qr(torch.randn(columns, rows, dtype=torch.float64))
-    return basis.T.float().contiguous()
+    matrix: Tensor = basis.T.float().contiguous()
+    return matrix

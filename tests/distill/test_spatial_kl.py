@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -131,6 +133,29 @@ def test_no_gradient_reaches_the_teacher_and_no_second_one_is_promised() -> None
     (gradient,) = torch.autograd.grad(loss, student, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad|once_differentiable"):  # rather than a wrong one
         torch.autograd.backward(gradient.square().sum())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_offsets_of_channels_and_the_size_of_the_map_do_not_matter(layout: torch.memory_format) -> None:
+    student, teacher = (x.detach().contiguous(memory_format=layout) for x in pair())
+    plain = spatial_kl(student, teacher, 4.0).item()
+    offset = 50 * torch.arange(4, dtype=torch.float64)[:, None, None]
+    assert spatial_kl(student + offset, teacher, 4.0).item() == pytest.approx(plain, rel=1e-7)
+    assert spatial_kl(student, teacher - offset, 4.0).item() == pytest.approx(plain, rel=1e-7)
+    assert spatial_kl(student.tile(2, 2), teacher.tile(2, 2), 4.0).item() == pytest.approx(plain, rel=1e-6)
+    assert spatial_kl(student * 2, teacher, 4.0).item() != pytest.approx(plain, rel=0.1)  # strength does
+
+
+def test_it_tends_to_half_the_variance_of_the_difference() -> None:
+    student, teacher = (x.detach() / 3 for x in pair(shape=(2, 4, 64, 64)))
+    expected = 0.5 * (student - teacher).flatten(2).var(dim=-1, correction=0).mean().item()
+    assert spatial_kl(student, teacher, 4.0).item() == pytest.approx(expected, rel=0.02)  # a second-order expansion in 1 / T
+
+
+def test_features_of_magnitude_1e3_give_finite_gradients() -> None:
+    student, teacher = (1e3 * x.detach().float() for x in pair())
+    loss, gradient = with_gradient(spatial_kl(student.requires_grad_(), teacher, 4.0), student)
+    assert math.isfinite(loss) and torch.isfinite(gradient).all() and gradient.abs().max() > 0
 
 
 def test_maps_of_other_shapes_are_refused() -> None:

@@ -19,13 +19,11 @@ Decay = Literal["none", "linear", "cosine"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 _CHEAP: dict[str, Any] = {
-    "weight": 2.0,  # of unit-spread targets: gdd/ce begins near 0.5, whatever the teacher
+    "weight": 2.0,  # of a target at unit spread: the term begins near 1, whatever the teacher
     "noise": "channel",
     "noise_std": 0.5,
     "noise_relative": True,
     "normalise": "channel",
-    "generator": "depthwise",
-    "reduction": 1,
     "target_channels": 256,
 }
 PRESETS: dict[str, dict[str, Any]] = {

@@ -88,7 +88,7 @@ class GddLoss(nn.Module):
         field = torch.randn(shape, device=aligned.device, dtype=torch.float32, generator=self.random) * self.noise_std
         if self.relative:
             field = field * aligned.detach().float().std(dim=(1, 2, 3), keepdim=True)
-        return aligned + field
+        return aligned + field.to(aligned.dtype)  # a float32 sum would be kept for the backward pass
 
     def diagnostics(self) -> dict[str, float]:
         """What the noise does, as of the last call.
@@ -105,7 +105,7 @@ class GddLoss(nn.Module):
 class PyramidLoss(nn.Module):
     """Several levels, each with its own generator: the outputs of a feature pyramid, or several stages of an encoder.
 
-    >>> fpn = PyramidLoss(GddLoss(256, 256, weight=4.0) for _ in range(4))  # the released detection config
+    >>> fpn = PyramidLoss(GddLoss(8, 8, weight=4.0) for _ in range(4))  # 256 channels in the released detection config
     """
 
     def __init__(self, levels: Iterable[GddLoss]) -> None:
