@@ -51,6 +51,7 @@ def examine() -> list[Finding]:
         _tensorrt("tensorrt", "TensorRT"),
         _tensorrt("rtx", "TensorRT-RTX"),
         _module("jinja2", "report.html", "report"),
+        _module("transformers", "teachers from transformers", "teachers"),
     ]
 
 

@@ -33,7 +33,7 @@ def test_hidden_states_become_stages_where_four_of_them_could_be() -> None:
     rows = [torch.randn(2, 1 + 4 * 6, 5) for _ in range(13)]  # an embedding and twelve layers, with a class token
     found = stages_of(rows, (64, 96))
     for name, layer in zip(("stage1", "stage2", "stage3", "stage4"), (3, 6, 9, 12), strict=True):
-        assert torch.equal(found[name], rows[layer][:, 1:].transpose(1, 2).unflatten(2, (4, 6)))
+        assert torch.equal(found[name], rows[layer][:, 1:].transpose(1, 2).reshape(2, 5, 4, 6))
     assert stages_of(pyramid[-2:], (64, 96)) == {}
     assert stages_of([torch.zeros(1, 23, 5)] * 13, (64, 96)) == {}  # no grid has 23 places
     assert stages_of([], (64, 96)) == {}

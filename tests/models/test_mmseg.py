@@ -142,7 +142,8 @@ def by_hand(module: Any, x: Tensor, kernel: int, dilation: int) -> Tensor:
     bn = module.bn
     scale = (bn.weight / (bn.running_var + bn.eps).sqrt()).double()
     shifted = (out - bn.running_mean.double().view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1) + bn.bias.double().view(1, -1, 1, 1)
-    return shifted.clamp(min=0)
+    result: Tensor = shifted.clamp(min=0)
+    return result
 
 
 def binned(x: Tensor, bins: int) -> Tensor:
@@ -174,7 +175,9 @@ def stretched(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def classified(head: Any, read: Tensor) -> Tensor:
-    return torch.einsum("kc,bchw->bkhw", head.conv_seg.weight.double()[:, :, 0, 0], read) + head.conv_seg.bias.double().view(1, -1, 1, 1)
+    weight, bias = head.conv_seg.weight.double()[:, :, 0, 0], head.conv_seg.bias.double().view(1, -1, 1, 1)
+    result: Tensor = torch.einsum("kc,bchw->bkhw", weight, read) + bias
+    return result
 
 
 @torch.no_grad()
@@ -220,13 +223,15 @@ def test_a_block_is_its_formula(kind: type[Basic | Bottleneck]) -> None:
         out = F.unfold(x.double(), conv.kernel_size, dilation=conv.dilation, padding=padding)
         out = (conv.weight.double().flatten(1) @ out).unflatten(2, x.shape[-2:])
         mean, scale = bn.running_mean.double(), (bn.weight / (bn.running_var + bn.eps).sqrt()).double()
-        return (out - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1) + bn.bias.double().view(1, -1, 1, 1)
+        result: Tensor = (out - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1) + bn.bias.double().view(1, -1, 1, 1)
+        return result
 
     inner = step(block.conv1, block.bn1, x).clamp(min=0)
     inner = step(block.conv2, block.bn2, inner)
     if kind is Bottleneck:
         inner = step(block.conv3, block.bn3, inner.clamp(min=0))
-    expected = (inner + step(*block.downsample, x)).clamp(min=0)
+    convolution, normalisation = block.downsample
+    expected = (inner + step(convolution, normalisation, x)).clamp(min=0)
     assert torch.allclose(block(x).double(), expected, atol=ROUNDING)
 
 

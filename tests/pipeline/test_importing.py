@@ -197,7 +197,7 @@ def test_a_run_imports_once_and_a_missing_file_stops_it_at_once(tmp_path: Path) 
     gone = run_config({**external, "path": str(tmp_path / "gone.pth")})
     for role in ("teacher", "student"):
         with pytest.raises(UsageError, match=r"teacher\.external\.path: .*gone\.pth: no such file"):
-            train_one(gone, tmp_path / "run", role, force=False)  # type: ignore[arg-type]
+            train_one(gone, tmp_path / "run", role, force=False)
     assert not (tmp_path / "run").exists()
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="a folder without weights"):
