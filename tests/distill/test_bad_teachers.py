@@ -1,0 +1,91 @@
+"""What a user can get wrong about a teacher or its method: each is one error in words, and nothing that was good is lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from gddctl.core.config.load import load_config
+from gddctl.core.config.methods import Combined, Cwd, Kd
+from gddctl.core.config.sections import NetworkConfig
+from gddctl.core.errors import ConfigError, RunFailed
+from gddctl.distill.job import TrainJob
+from gddctl.distill.progress import SilentReporter
+from gddctl.distill.resume import Checkpoints
+from gddctl.distill.run import run_job
+from gddctl.models.checkpoint import load_bundle, save_bundle
+
+MakeJob = Callable[..., TrainJob]
+
+
+class At(SilentReporter):
+    """Does something after ``step`` steps."""
+
+    def __init__(self, step: int, action: Callable[[], object]) -> None:
+        self._step, self._action = step, action
+
+    def tick(self, done: int) -> None:
+        if done == self._step:
+            self._action()
+
+
+def test_a_layer_that_does_not_exist_lists_those_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"distill\.method\.place: .*'stage4'.*'head'.*found \"stage9\"") as caught:
+        load_config(None, ["distill.method={kind: cwd, place: stage9}"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_teacher_of_another_stride_teaches(make_job: MakeJob, tmp_path: Path, teacher_bundle: Path) -> None:
+    method = Combined(methods=(Cwd(place="stage4"), Kd()))
+    network = NetworkConfig(encoder="tu-test_resnet", output_stride=8)  # the teacher's is 32
+    fields = {"method": method, "teacher": teacher_bundle, "network": network}
+    job = make_job(tmp_path, role="student", job=fields, iterations=1, val_every=1)
+    run_job(job, SilentReporter())
+    assert job.bundle.is_dir()
+
+
+def test_a_method_whose_term_turns_nan_is_named_and_the_last_good_state_stands(
+    make_job: MakeJob, tmp_path: Path, teacher_bundle: Path
+) -> None:
+    """The teacher answers NaN from the second checkpoint on, as one that overflows would."""
+    job = make_job(tmp_path / "run", role="student", job={"method": Combined(methods=(Cwd(), Kd())), "teacher": teacher_bundle})
+    answers = []
+
+    def spoil() -> None:
+        from gddctl.models.teacher import FrozenTeacher
+
+        plain = FrozenTeacher.__call__
+
+        def broken(self: FrozenTeacher, batch: object) -> object:
+            outputs = plain(self, batch)  # type: ignore[arg-type]
+            outputs.logits.fill_(float("nan"))
+            answers.append(outputs)
+            return outputs
+
+        patch.setattr(FrozenTeacher, "__call__", broken)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RunFailed, match=r"step 3: the loss term 'cwd' is nan") as caught:
+        run_job(job, At(2, spoil))
+    assert len(answers) == 1  # at once
+    assert caught.value.exit_code == 6
+    assert re.search("last good checkpoint", caught.value.remedy or "")
+    kept = Checkpoints(job.checkpoints).latest(print)
+    assert kept is not None
+    assert kept.position.step == 2
+    assert all(bool(torch.isfinite(value).all()) for value in kept.tensors.values())
+    run_job(job, SilentReporter())  # goes on from there
+
+
+def test_a_teacher_whose_weights_are_nan_never_makes_a_student(make_job: MakeJob, tmp_path: Path, teacher_bundle: Path) -> None:
+    model, card = load_bundle(teacher_bundle)
+    with torch.no_grad():
+        next(model.head.parameters()).fill_(float("nan"))
+    save_bundle(tmp_path / "teacher", model, card)
+    job = make_job(tmp_path / "run", role="student", job={"method": Cwd(), "teacher": tmp_path / "teacher"})
+    with pytest.raises(RunFailed, match=r"step 1: the loss term 'cwd' is nan"):
+        run_job(job, SilentReporter())
+    assert not job.bundle.exists()
