@@ -47,6 +47,8 @@ def evaluate(
         rows = [[score.words, percent(score.miou), percent(score.aacc), f"{score.entropy:.3f}"] for score in report.assisted.planes]
         output.table(["shown", "mIoU %", "aAcc %", "entropy, nats"], rows)
         output.say(f"the most that entropy can be: {math.log(len(report.per_class)):.3f} nats")
+        if report.assisted.warning:
+            output.say(f"warning: {report.assisted.warning}")
     output.table(["class", "IoU %"], [[name, percent(value)] for name, value in report.per_class.items()])
     if report.absent:
         output.say(f"not in the mean, because nothing shows them: {', '.join(report.absent)}")

@@ -10,6 +10,7 @@ from torch import nn
 
 import gddctl
 from gddctl.core.artifact.card import Card, TrainingRecord, as_teacher
+from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.label_assisted import NoisingConfig
 from gddctl.core.config.load import to_settings
 from gddctl.core.config.methods import NoMethod
@@ -63,6 +64,13 @@ def _judged(job: TrainJob, bundle: Path, preparation: Preparation, device: Devic
         return evaluate_assisted(TorchTeacher(bundle, device=device, threads=torch.get_num_threads()), dataset, split=split, batch=batch)
     with open_runtime(bundle, device=device, threads=torch.get_num_threads()) as runtime:
         return evaluate(runtime, dataset, split=split, batch=batch)
+
+
+def label_warnings(bundle: Path) -> tuple[str, ...]:
+    """Of the bundle of a label-assisted teacher: that it makes nothing of the label, where that is so."""
+    evaluation = read_card(bundle).evaluation
+    assisted = None if evaluation is None else EvalReport.from_json(evaluation).assisted
+    return () if assisted is None or not assisted.warning else (assisted.warning,)
 
 
 def card_of(job: TrainJob, parts: Parts, position: Position, world: int) -> Card:

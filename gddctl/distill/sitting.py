@@ -19,7 +19,7 @@ from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
 from gddctl.distill.assemble import assemble
 from gddctl.distill.compiling import explained
-from gddctl.distill.finish import write_bundle
+from gddctl.distill.finish import label_warnings, write_bundle
 from gddctl.distill.job import TrainJob
 from gddctl.distill.loop import Loop
 from gddctl.distill.places import local_processes, make_fabric, under_torchrun
@@ -76,7 +76,7 @@ def _sit(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Path:
             Loop(job, fabric, parts, position, checkpoints, records, reporter).run()
         if fabric.is_global_zero:
             write_bundle(job, parts, position, checkpoints, preparation, fabric.world_size)
-            for warning in after(job):
+            for warning in (*after(job), *label_warnings(job.bundle)):
                 reporter.note(f"warning: {warning}")
     finally:
         if records is not None:

@@ -107,7 +107,8 @@ def _teacher(report: EvalReport) -> str:
     """Its score; of one that sees the label, in every way it was shown, and how sure it is."""
     if report.assisted is None:
         return f"{percent(report.miou)} %"
-    return "; ".join(f"{percent(score.miou)} % {score.words} (mean entropy {score.entropy:.3f} nats)" for score in report.assisted.planes)
+    scores = [f"{percent(score.miou)} % {score.words} (mean entropy {score.entropy:.3f} nats)" for score in report.assisted.planes]
+    return "; ".join([*scores, *([report.assisted.warning] if report.assisted.warning else [])])
 
 
 def _verdict(report: ParityReport | None, sha256: str) -> str:

@@ -210,6 +210,7 @@ def test_stage_a_leaves_its_card_and_names_what_it_scored(assisted: TrainJob, te
     assert all("miou_zero_plane" in row["val"] for row in rows if "val" in row)
     heard = Heard()
     run_job(teacher_job(tmp_path, iterations=2), heard)
+    assert any("makes nothing of the label" in line for line in heard.said)  # after two steps
     assert any("with the label plane" in line and "with a zero plane" in line for line in heard.said)
 
 

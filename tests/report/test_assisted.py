@@ -40,6 +40,7 @@ def test_the_page_names_every_way_the_label_was_shown(run: Path) -> None:
     for title, score in (("as it teaches (entropy 0.051 nats)", "91.23"), ("as it was trained (entropy 0.062 nats)", "88.76")):
         assert f"Teacher with the label plane, {title}</td><td>{score}</td>" in html
     assert "Teacher with a zero plane (entropy 0.873 nats)</td><td>43.21</td>" in html
+    assert "makes nothing" not in html
     assert "<th>Teacher with the label plane, %</th>" in html  # the table of classes
     assert "teacher with the label plane " in html and "teacher with a zero plane " in html  # ends of the curves
 
@@ -53,6 +54,14 @@ def test_no_privileged_score_is_left_unnamed(run: Path) -> None:
     for start in places:
         around = html[max(0, start - 200) : start + 60]
         assert "with the label plane" in around, around
+
+
+def test_a_teacher_that_ignores_the_label_is_told(run: Path) -> None:
+    make_assisted(run)
+    reports = read_json(run / "eval.json")
+    reports["models"]["teacher"]["assisted"]["planes"][2]["miou"] = 0.9083
+    write_json(run / "eval.json", reports)
+    assert "the teacher makes nothing of the label: its plane adds +0.40 points" in write_report(run).read_text()
 
 
 def test_the_summary_names_it_too(run: Path) -> None:
