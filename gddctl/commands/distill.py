@@ -38,7 +38,10 @@ def distill(
     config: Annotated[Path | None, typer.Argument(help="Settings in YAML. Not needed with --data and --teacher.")] = None,
     data: Data = None,
     layout: LayoutFlag = None,
-    teacher: Annotated[Path | None, typer.Option("--teacher", help="Bundle of the teacher. Default: the one trained into --out.")] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option("--teacher", help="Bundle of the teacher, or a model folder of transformers or SMP. Default: the teacher in --out."),
+    ] = None,
     student: Annotated[str | None, typer.Option("--student", help="ARCH-ENCODER[-sSTRIDE], e.g. deeplabv3-resnet18-s8.")] = None,
     method: Annotated[MethodName | None, typer.Option("--method")] = None,
     iterations: Iterations = None,

@@ -25,6 +25,7 @@ from gddctl.models.protocol import STAGES, Outputs
 _EXTRA, _WHY = "teachers", "a teacher from transformers"
 _STRIDES = (4, 8, 16, 32, 14)  # at which hidden states stand in rows instead of maps
 _SHOWN = 3
+_PATHS = ("_name_or_path", "name_or_path")  # keys of a config that say where it was read from
 _HALVES = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # What each family's image processor does where the folder has no preprocessor_config.json.
 _OWN = {
@@ -107,7 +108,7 @@ def read_transformers(source: TransformersSource) -> Found:
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder}: no folder with config.json", remedy="save the model with: model.save_pretrained(FOLDER)")
     model = _load(folder)
-    config = json.loads(model.config.to_json_string(use_diff=False))
+    config = _without_paths(json.loads(model.config.to_json_string(use_diff=False)))
     family = str(config.get("model_type"))
     names = _names(model.config.id2label)
     side = config.get("image_size")
@@ -141,6 +142,13 @@ def _load(folder: Path) -> Any:
         shown = "; ".join(f"{word}: {', '.join(keys[:_SHOWN])}" for word, keys in wrong.items() if keys)
         raise ArtifactError(f"{folder}: the weights are not all of this model's ({shown})", remedy="save the whole fine-tuned model")
     return model.float().eval()
+
+
+def _without_paths(value: Any) -> Any:
+    """Without the folder that the model was read from: a bundle does not depend on where it lay."""
+    if isinstance(value, dict):
+        return {key: _without_paths(inner) for key, inner in value.items() if key not in _PATHS}
+    return [_without_paths(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _library() -> Any:

@@ -95,7 +95,17 @@ def parse_network(text: str) -> dict[str, Any]:
 
 
 def external_at(path: Path) -> dict[str, Any] | None:
-    """Settings of ``teacher.external`` for a folder that tells by itself whose model it holds; None for anything else."""
+    """Settings of ``teacher.external`` for a folder that tells by itself whose model it holds; None for anything else.
+
+    Raises:
+        UsageError: a file, which does not.
+    """
+    if path.is_file():
+        raise UsageError(
+            f"--teacher {path}: a file, expected a bundle folder",
+            remedy="a checkpoint of another library needs to be told whose it is, e.g. --set teacher.external.kind=mmseg "
+            f"--set teacher.external.path={path} (see docs/teachers.md)",
+        )
     config = path / "config.json"
     if is_bundle(path) or not config.is_file():
         return None

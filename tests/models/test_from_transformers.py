@@ -114,6 +114,7 @@ def test_a_saved_model_answers_as_the_library_in_our_order(saved: Any, family: s
     assert brought.names == tuple(NAMES.values()) and list(answer.features) == ["stage1", "stage2", "stage3", "stage4"]
     assert brought.network.features == {name: feature.shape[1] for name, feature in answer.features.items()}
     assert (brought.preprocess.mean[0], brought.preprocess.channel_order) == expected_normalisation(family)
+    assert str(folder) not in brought.network.model_dump_json()
     network = TransformersNetwork.model_validate_json(brought.network.model_dump_json())  # as a card holds it
     again = build_external(network)
     again.body.load_state_dict(brought.model.plain_state_dict())

@@ -260,6 +260,9 @@ def test_teacher_flag_takes_folders_that_speak_for_themselves(tmp_path: Path) ->
     for name, kind in {"hf": "transformers", "smp": "smp"}.items():
         external = resolve(None, (), Flags(teacher=tmp_path / name)).teacher.external
         assert external is not None and (external.kind, external.path) == (kind, tmp_path / name)
+    (tmp_path / "net.pth").touch()
+    with pytest.raises(UsageError, match=r"--teacher .*net\.pth: a file.*teacher\.external\.kind=mmseg"):
+        resolve(None, (), Flags(teacher=tmp_path / "net.pth"))
     (tmp_path / "c.yaml").write_text(f"teacher: {{bundle: {tmp_path / 'old'}}}\n")
     config = resolve(tmp_path / "c.yaml", (), Flags(teacher=tmp_path / "hf"))
     assert config.teacher.bundle is None and config.teacher.external is not None
@@ -277,5 +280,11 @@ def test_cards_from_before_there_were_imports_still_read(tmp_path: Path) -> None
     old = Card.model_validate_json(json.dumps(value))
     assert old.origin is None and type(old.network).__name__ == "NetworkConfig"
     (bundle / "card.json").write_text(json.dumps({**value, "network": {**value["network"], "arch": "pspnot"}}))
-    with pytest.raises(ArtifactError, match="pspnot"):
+    with pytest.raises(ArtifactError, match=r"network\.arch: input should be .*pspnot"):
+        read_card(bundle)
+    (bundle / "card.json").write_text(json.dumps({**value, "network": {"encodr": "resnet18"}}))
+    with pytest.raises(ArtifactError, match=r"network\.encodr: unknown key; did you mean 'encoder'"):
+        read_card(bundle)
+    (bundle / "card.json").write_text(json.dumps({**value, "network": {"kind": "keras"}}))
+    with pytest.raises(ArtifactError, match=r"network: .*keras.*'mmseg'"):
         read_card(bundle)

@@ -226,9 +226,10 @@ def _without_tags(settings: Any, loc: Iterable[Any]) -> list[str]:
     """Drop the union tags and type names that pydantic puts into an error's place."""
     names: list[str] = []
     here: Any = settings
-    for part in loc:
-        if isinstance(here, Mapping) and part not in here and here.get("kind") == part:
-            continue
+    parts = list(loc)
+    for place, part in enumerate(parts):
+        if isinstance(here, Mapping) and part not in here and (here.get("kind") == part or place + 1 < len(parts)):
+            continue  # only the last part may be a key that is not there: the one that is missing
         if not isinstance(here, (Mapping, list)) and names:
             continue  # a branch of a union of plain types
         if isinstance(here, list) and not isinstance(part, int):
@@ -258,6 +259,8 @@ def _fields_at(model: type[BaseModel], settings: Any, names: list[str]) -> list[
         kind = here.get("kind") if isinstance(here, Mapping) else None
         if kind is not None:
             candidates = [c for c in candidates if "kind" in c.model_fields and c.model_fields["kind"].default == kind] or candidates
+        else:
+            candidates = [c for c in candidates if "kind" not in c.model_fields] or candidates
     return [field for candidate in candidates for field in candidate.model_fields]
 
 
