@@ -20,6 +20,7 @@ from gddctl.models.protocol import HEAD, STAGES, Outputs
 from gddctl.models.weights import load_strictly
 
 _CLASSIFIER = "segmentation_head.0.weight"
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder; the second as old versions wrote it
 _GIVEN = ("encoder_name", "encoder_weights", "classes", "in_channels", "activation", "aux_params")  # of a folder's config.json
 
 
@@ -59,7 +60,7 @@ def read_smp(source: SmpSource) -> Found:
     said: Mapping[str, Any] = {}
     file = source.path
     if source.path.is_dir():
-        said, file = _config(source), source.path / "model.safetensors"
+        said, file = _config(source), next((path for name in _WEIGHTS if (path := source.path / name).is_file()), source.path / _WEIGHTS[0])
     arch = source.arch or str(said.get("_model_class", "")).lower() or None
     encoder = source.encoder or said.get("encoder_name")
     if arch is None or encoder is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing_extensions import assert_never
 
 import gddctl
 from gddctl.core.artifact.card import Card, Origin, TrainingRecord
+from gddctl.core.artifact.network import architecture_of
 from gddctl.core.classes import ClassTable
 from gddctl.core.config.external import External, NamedClasses
 from gddctl.core.config.load import digest_of
@@ -21,10 +23,15 @@ from gddctl.data.classes import CAMVID, CITYSCAPES, VOC
 from gddctl.data.classes_file import read_classes
 from gddctl.data.open import open_dataset
 from gddctl.data.published import ade20k_classes, cocostuff_classes
-from gddctl.pipeline.judging import evaluate_on
+from gddctl.pipeline.datasets import open_usable
+from gddctl.pipeline.judging import counter
+from gddctl.prove.evaluate import evaluate
+from gddctl.runtime.open import open_runtime
 
 if TYPE_CHECKING:
     from gddctl.models.bring import Brought
+
+log = logging.getLogger(__name__)
 
 _STAGING = "bundle"  # a bundle without its evaluation, where trainings keep theirs
 _WEIGHTS = ("*.safetensors", "*.bin")  # in one file or several
@@ -36,6 +43,7 @@ def import_teacher(config: RunConfig, folder: Path) -> Path:
     Raises:
         ConfigError, UsageError, ArtifactError, EnvironmentMissing: the checkpoint is not there, damaged, or does not fit.
     """
+    from gddctl.distill.places import pick_device
     from gddctl.models.bring import bring
     from gddctl.models.checkpoint import save_bundle
 
@@ -48,7 +56,10 @@ def import_teacher(config: RunConfig, folder: Path) -> Path:
     bundle, staging = folder / "teacher", folder / "checkpoints" / "teacher" / _STAGING
     card = _card(config, brought, table, digest)
     save_bundle(staging, brought.model, card)
-    report = evaluate_on(staging, config.data, split=config.data.val_split)
+    log.info("teacher: %s imported from %s; scoring it", architecture_of(brought.network), source.path)
+    split, usable = config.data.val_split, open_usable(config.data, config.data.val_split)
+    with open_runtime(staging, device=pick_device(config.train), threads=config.train.threads) as runtime:
+        report = evaluate(runtime, usable, split=split, progress=counter("evaluate teacher"))
     save_bundle(bundle, brought.model, card.model_copy(update={"evaluation": report.to_json()}))
     shutil.rmtree(staging, ignore_errors=True)
     return bundle

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gddctl.core.artifact.network import SmpNetwork, TorchvisionNetwork
@@ -191,6 +191,10 @@ def test_smp_folder_says_everything_by_itself(tmp_path: Path) -> None:
     assert isinstance(brought.network, SmpNetwork) and (brought.network.arch, brought.network.encoder) == ("unet", "tu-test_resnet")
     images = torch.randn(1, 3, 64, 64)
     assert torch.allclose(brought.model.predict_logits(images), model(images), atol=SAME_SUMS)
+    old = tmp_path / "unet" / "pytorch_model.bin"  # as versions before safetensors wrote it
+    torch.save(load_file(tmp_path / "unet" / "model.safetensors"), old)
+    (tmp_path / "unet" / "model.safetensors").unlink()
+    assert read_smp(SmpSource(path=tmp_path / "unet")).outputs == 3
     network = SmpNetwork.model_validate_json(brought.network.model_dump_json())  # as a card holds it
     again = build_external(network)
     again.body.load_state_dict(brought.model.plain_state_dict())
