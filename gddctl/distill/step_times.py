@@ -74,7 +74,7 @@ def measure_steps(jobs: Mapping[str, TrainJob], folder: Path, *, blocks: int, bl
     source = _stream(some, fabric, preparation, (blocks + 1) * block_steps * len(names))
     with closing(source):
         for turn in range(blocks + 1):
-            note(f"step times: warming up {', '.join(names)}" if turn == 0 else f"step times: round {turn} of {blocks}")
+            note(f"warming up {', '.join(names)}" if turn == 0 else f"round {turn} of {blocks}")
             for name in _rotated(names, turn):
                 if name in found:
                     continue

@@ -14,7 +14,7 @@ import pytest
 from gddctl import __version__
 from tests.commands.conftest import GDDCTL, Cli, Run
 
-COMMANDS = ("run", "init", "train", "distill", "eval", "export", "parity", "bench", "doctor", "data check", "data synth")
+COMMANDS = ("run", "init", "train", "distill", "compare", "eval", "export", "parity", "bench", "doctor", "data check", "data synth")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
