@@ -1,10 +1,11 @@
 """What each setting that is meant to make a distillation step fast does: channels-last, bf16, the teacher's precision, torch.compile.
 
-Usage: python benchmarks/step_options.py [--rounds 5] [--steps 3] [--threads N] [--compile]
+Usage: python benchmarks/step_options.py [--rounds 5] [--steps 3] [--threads N] [--compile | --cache]
 
 Every variant is a training of its own (drawn scenes, PSPNet-R18 under PSPNet-R34, stride 16, CWD on the logits, batch 8 of 160 x 208,
 AdamW); all take turns, a few steps each, and each is compared with the first in the same round: median of the ratios, and their range.
-``--compile`` adds the compiled variants, which take minutes to start; that time is printed.
+``--compile`` measures the compiled variant instead, which takes minutes to start; that time is printed. ``--cache`` measures kept answers,
+on pairs that repeat: let the first rounds fill the store.
 """
 
 from __future__ import annotations
@@ -44,6 +45,12 @@ PLAIN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("fp32, channels-last", {"precision": "fp32"}, {}),
     ("... teacher in bf16", {"precision": "fp32"}, {"teacher_precision": "bf16"}),
 ]
+REPEATS = {"scale": (1.0, 1.0), "crop": (180, 240), "color": False}
+CACHED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("bf16, pairs that repeat", REPEATS, {}),
+    ("... answers kept, exact", REPEATS, {"cache_teacher": "exact"}),
+    ("... answers kept, float16", REPEATS, {"cache_teacher": "float16"}),
+]
 COMPILED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [("bf16, channels-last, compiled", {"compile": True}, {})]
 
 
@@ -79,9 +86,10 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=3)
     arguments.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments.add_argument("--compile", action="store_true")
+    arguments.add_argument("--cache", action="store_true")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
-    variants = PLAIN[:1] + COMPILED if options.compile else PLAIN
+    variants = CACHED if options.cache else PLAIN[:1] + COMPILED if options.compile else PLAIN
     train = TrainConfig(
         iterations=10**6, batch_size=8, crop=(160, 208), precision="bf16", optimizer="adamw", lr=0.001, workers=0, log_every=10, val_every=1
     )
