@@ -324,3 +324,28 @@ def test_another_network_than_the_settings_say(tmp_path: Path) -> None:
         read_mmseg(source.model_copy(update={"arch": "deeplabv3"}))
     with pytest.raises(ArtifactError, match="ResNetV1c-50"):
         read_mmseg(source.model_copy(update={"depth": 50}))
+
+
+@torch.no_grad()
+def test_the_backbone_is_timm_s_of_the_same_paper() -> None:
+    """timm's resnet50c, at output stride 8, written by others: same three-layer stem, strides and contracted dilations, other key names."""
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("resnet50c", pretrained=False, output_stride=8, num_classes=0)
+    settle(theirs)
+    stem = {"conv1.0": "stem.0", "conv1.1": "stem.1", "conv1.3": "stem.3", "conv1.4": "stem.4", "conv1.6": "stem.6", "bn1": "stem.7"}
+    state = {}
+    for key, value in theirs.state_dict().items():
+        owner, _, leaf = key.rpartition(".")
+        state[f"{stem.get(owner, owner)}.{leaf}"] = value
+    ours = ResNetV1c(50).eval()
+    ours.load_state_dict(state, strict=True)
+    images = torch.randn(1, 3, 48, 64)
+    x, expected = theirs.maxpool(theirs.act1(theirs.bn1(theirs.conv1(images)))), []
+    for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
+        x = stage(x)
+        expected.append(x)
+    for found, wanted in zip(ours(images), expected, strict=True):
+        assert torch.allclose(found, wanted, rtol=ROUNDING, atol=ROUNDING * float(wanted.abs().max()))
+    first: Any = ours.layer4[0]
+    first.conv2.dilation = first.conv2.padding = (4, 4)  # the partner: not contracted
+    assert not torch.allclose(ours(images)[3], expected[3], rtol=0.1, atol=0.1 * float(expected[3].abs().max()))
