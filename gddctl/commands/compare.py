@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,7 +80,7 @@ def compare(
     output.say(f"\n{result.json}\n{result.page}")
     output.done(
         {"out": str(request.out), "page": str(result.page), "comparison": comparison.to_json()},
-        following=_following(config, request, comparison, on),
+        following=_following(config, set_ or (), request, comparison, on),
     )
     failed = [f"{row.arm.method} seed {seed}" for row in comparison.rows for seed, _ in row.failed]
     if failed:
@@ -89,16 +90,20 @@ def compare(
         )
 
 
-def _following(config: Path | None, request: Request, comparison: Comparison, on: OnName) -> str | None:
+def _following(config: Path | None, overrides: Sequence[str], request: Request, comparison: Comparison, on: OnName) -> str | None:
     """The next useful command: the choice confirmed on val, more seeds, or the best student exported."""
+    from gddctl.core.reports.comparison import REFERENCE
     from gddctl.pipeline.compare.plan import cell_folder
 
     best = next((row for row in comparison.rows if row.scores), None)
     if best is None:
         return None
-    command = ["gddctl", "compare", *([str(config)] if config else []), "--methods"]
+    settings = [word for item in overrides for word in ("--set", item)]
+    command = ["gddctl", "compare", *([str(config)] if config else []), *settings, "--methods"]
     if on is OnName.heldout:
-        return shlex.join([*command, f"none,{best.arm.method}"])
+        chosen = next((row.arm.method for row in comparison.rows if row.scores and row.arm.method != REFERENCE), None)
+        return shlex.join([*command, f"{REFERENCE},{chosen}" if chosen else REFERENCE])
     if len(best.scores) < 2:
-        return shlex.join([*command, ",".join(each.name for each in request.methods), "--seeds", "5", "--out", str(request.out)])
+        budget = [] if request.budget is None else ["--budget", f"{request.budget:g}"]
+        return shlex.join([*command, ",".join(each.name for each in request.methods), *budget, "--seeds", "5", "--out", str(request.out)])
     return shlex.join(["gddctl", "export", str(cell_folder(request.out, best.arm.method, best.seeds[0], best.arm.iterations) / "student")])
