@@ -33,9 +33,20 @@ def save_bundle(folder: Path, model: Segmenter | SmoothedLabels | External, card
     state = {key: value.detach().cpu().contiguous() for key, value in model.plain_state_dict().items()}
     safetensors = require("safetensors.torch", extra="train", why="saving a bundle")
     with atomic_folder(folder) as temporary:
-        safetensors.save_file(state, temporary / WEIGHTS_NAME)
+        safetensors.save_file(state, temporary / WEIGHTS_NAME, metadata=_meaning(card))
         filled = card.model_copy(update={"weights_sha256": sha256_file(temporary / WEIGHTS_NAME), "parameters": count_parameters(model)})
         write_text(temporary / CARD_NAME, filled.model_dump_json(indent=2) + "\n")
+
+
+def _meaning(card: Card) -> dict[str, str] | None:
+    """What an imported network's weights do not say by themselves: the order of its classes, its normalisation.
+
+    It stands in the weights' file, so that the digest of that file tells two imports of one checkpoint apart. One key: the library writes
+    several in any order.
+    """
+    if isinstance(card.network, NetworkConfig):
+        return None
+    return {"gddctl": f'{{"network": {card.network.model_dump_json()}, "preprocess": {card.preprocess.model_dump_json()}}}'}
 
 
 def load_bundle(folder: Path) -> tuple[Segmenter, Card]:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from gddctl.core.artifact.card import WEIGHTS_NAME, Card
 from gddctl.core.artifact.card_io import read_card
+from gddctl.core.artifact.manifest import identity_of
 from gddctl.core.artifact.network import MmsegNetwork, SmpNetwork
 from gddctl.core.config.load import load_config, to_settings
 from gddctl.core.config.sections import RunConfig
@@ -154,6 +155,18 @@ def test_the_score_depends_on_the_order_of_classes(tmp_path: Path) -> None:
         names = [name, *(other for other in OURS if other != name)]
         report = read_card(import_teacher(run_config({**external, "classes": names}), tmp_path / name)).evaluation
         assert report is not None and [key for key, value in report["per_class"].items() if value] == [name]
+
+
+def test_one_checkpoint_understood_otherwise_is_another_teacher(tmp_path: Path) -> None:
+    """What is kept by the digest of a teacher's weights (stages, remembered answers) must not outlive a changed order or normalisation."""
+    external = {**smp_file(tmp_path), "classes": "dataset"}
+    others = [{}, {"classes": [*OURS[1:], OURS[0]]}, {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}]
+    bundles = [import_teacher(run_config({**external, **other}), tmp_path / f"run{index}") for index, other in enumerate(others)]
+    digests = [identity_of(bundle) for bundle in bundles]
+    assert len(set(digests)) == 3
+    assert identity_of(import_teacher(run_config(external), tmp_path / "again")) == digests[0]
+    states = [load_file(bundle / WEIGHTS_NAME) for bundle in bundles]
+    assert all(torch.equal(states[0][key], state[key]) for state in states for key in states[0])  # though the weights are the same
 
 
 def test_dropping_classes_is_recorded(tmp_path: Path) -> None:
