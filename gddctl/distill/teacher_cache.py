@@ -84,11 +84,12 @@ class CachedTeacher:
         answers = [answer for answer in found if answer is not None]
         if not answers or len(answers) < len(found):
             return None
-        tensors = {}
-        for name in answers[0]:
-            place, layout, dtype = name.split("|")
-            stacked = torch.stack([answer[name] for answer in answers]).to(batch.images.device, getattr(torch, dtype))
-            tensors[place] = stacked.permute(0, 3, 1, 2) if layout == _LAST else stacked
+        tensors, device = {}, batch.images.device
+        with torch.autocast(device.type, enabled=False):  # which knows no float16 on a CPU, and must not choose types here
+            for name in answers[0]:
+                place, layout, dtype = name.split("|")
+                stacked = torch.stack([answer[name] for answer in answers]).to(device, getattr(torch, dtype))
+                tensors[place] = stacked.permute(0, 3, 1, 2) if layout == _LAST else stacked
         return Outputs(logits=tensors.pop(LOGITS), features=tensors)
 
     def _write(self, keys: Sequence[str], tensors: dict[str, Tensor]) -> None:
