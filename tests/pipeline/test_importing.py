@@ -160,7 +160,7 @@ def test_the_score_depends_on_the_order_of_classes(tmp_path: Path) -> None:
 def test_one_checkpoint_understood_otherwise_is_another_teacher(tmp_path: Path) -> None:
     """What is kept by the digest of a teacher's weights (stages, remembered answers) must not outlive a changed order or normalisation."""
     external = {**smp_file(tmp_path), "classes": "dataset"}
-    others = [{}, {"classes": [*OURS[1:], OURS[0]]}, {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}]
+    others: list[dict[str, Any]] = [{}, {"classes": [*OURS[1:], OURS[0]]}, {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}]
     bundles = [import_teacher(run_config({**external, **other}), tmp_path / f"run{index}") for index, other in enumerate(others)]
     digests = [identity_of(bundle) for bundle in bundles]
     assert len(set(digests)) == 3
