@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from typing_extensions import assert_never
@@ -34,9 +36,9 @@ class PreciseTeacher:
         return self._teacher.feature_channels
 
     def __call__(self, batch: Batch) -> Outputs:
-        """The teacher's answer."""
+        """The teacher's answer. The images have the training's precision, to which the wrapper around a step rounds them."""
         with torch.autocast(self._device, self._dtype or torch.bfloat16, enabled=self._dtype is not None):
-            return self._teacher(batch)
+            return self._teacher(replace(batch, images=batch.images.float()))
 
 
 def low_precision(wanted: TeacherPrecision, training: Training, device: str) -> torch.dtype | None:

@@ -82,12 +82,14 @@ def test_what_each_precision_is() -> None:
 
 def test_the_teachers_precision_reaches_the_training(make_job: MakeJob, tmp_path: Path, teacher_bundle: Path) -> None:
     found = {}
-    for precision in ("same", "fp32", "bf16"):
-        fields = {"method": Cwd(), "teacher": teacher_bundle, "teacher_precision": precision}
-        job = make_job(tmp_path / precision, role="student", job=fields, iterations=1, val_every=1, log_every=1)
+    for training, teaching in (("fp32", "same"), ("fp32", "fp32"), ("fp32", "bf16"), ("bf16", "fp32"), ("bf16", "bf16"), ("bf16", "same")):
+        fields = {"method": Cwd(), "teacher": teacher_bundle, "teacher_precision": teaching}
+        out = tmp_path / f"{training}-{teaching}"
+        job = make_job(out, role="student", job=fields, iterations=1, val_every=1, log_every=1, precision=training)
         run_job(job, SilentReporter())
-        found[precision] = losses(job)
-    assert found["same"] == found["fp32"] != found["bf16"]
+        found[training, teaching] = losses(job)
+    assert found["fp32", "same"] == found["fp32", "fp32"] != found["fp32", "bf16"]
+    assert found["bf16", "same"] == found["bf16", "bf16"] != found["bf16", "fp32"]
 
 
 @pytest.fixture

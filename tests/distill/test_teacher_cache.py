@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gddctl.core.artifact.card import WEIGHTS_NAME
+from gddctl.core.config.load import load_config
 from gddctl.core.config.methods import Cirkd, Combined, Cwd, Kd, Method, NoMethod
 from gddctl.core.config.sections import NetworkConfig, TrainConfig
 from gddctl.core.errors import ConfigError, RunFailed
@@ -23,10 +26,11 @@ from gddctl.distill.methods.build import build_distiller
 from gddctl.distill.methods.places import LOGITS, Asked, take
 from gddctl.distill.progress import SilentReporter
 from gddctl.distill.run import run_job
-from gddctl.distill.teacher_cache import FOLDER, CachedTeacher, require_repeating
+from gddctl.distill.teacher_cache import FOLDER, CachedTeacher, require_repeating, with_cache
 from gddctl.models.protocol import Batch, Outputs
 from gddctl.models.segmenter import build_segmenter
 from gddctl.models.teacher import FrozenTeacher
+from gddctl.pipeline.preflight import look_ahead
 
 MakeJob = Callable[..., TrainJob]
 
@@ -149,6 +153,20 @@ def test_crops_that_never_repeat_are_refused(
         run_job(job, SilentReporter())
     assert "no training crop comes twice" in str(caught.value)
     assert not (tmp_path / FOLDER).exists()
+
+
+def test_it_is_refused_before_a_teacher_is_trained() -> None:
+    config = load_config(None, ["distill.cache_teacher=exact"])
+    with pytest.raises(ConfigError, match="no training crop comes twice"):
+        look_ahead(config, ("teacher", "baseline", "student"))
+    look_ahead(config, ("teacher",))
+
+
+def test_a_teacher_that_reads_labels_is_refused(job_in: Callable[..., TrainJob], tmp_path: Path) -> None:
+    opened = SimpleNamespace(card=SimpleNamespace(kind="label_assisted"))
+    job, cpu = job_in(tmp_path, "exact"), torch.device("cpu")
+    with pytest.raises(ConfigError, match="of kind 'label_assisted' follow from the labels"):
+        with_cache(opened, job, frozenset(), images=1, device=cpu, precision=nullcontext, note=print)  # type: ignore[arg-type]
 
 
 def test_what_repeats_is_allowed() -> None:
