@@ -289,3 +289,14 @@ def test_a_method_reads_what_it_asked_the_channels_of(method: Method) -> None:
         fewer = {name: tensor for name, tensor in read.items() if name != place}
         with pytest.raises(KeyError):
             distiller(outputs, Outputs(logits=whole.logits, features=fewer), batch.labels)
+
+
+@pytest.mark.slow
+def test_two_training_processes_share_a_cache(job_in: Callable[..., TrainJob], tmp_path: Path) -> None:
+    plain, cached = (job_in(tmp_path / cache, cache, devices=2, iterations=6, val_every=6) for cache in ("none", "exact"))
+    notes = Notes()
+    run_job(plain, SilentReporter())
+    run_job(cached, notes)
+    assert same(weights(plain), weights(cached))
+    assert sum("answers" in note for note in notes.said) == 1
+    assert any(path.is_file() for path in (cached.out / FOLDER).rglob("*"))
