@@ -26,7 +26,7 @@ HEAVY = (
     "jinja2",
     "lightning_fabric",
 )
-HELP_SECONDS = 0.4  # what a user does not feel as waiting; seen: 0.13 on two cores
+HELP_SECONDS = 0.4  # what a user does not feel as waiting; seen: 0.19 on two cores
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -53,8 +53,10 @@ def test_help_loads_nothing_heavy() -> None:
 def test_help_is_quick() -> None:
     script = Path(sys.executable).with_name("gddctl")
     times = []
-    for _ in range(5):
+    for _ in range(20):
         start = time.perf_counter()
         subprocess.run([str(script), "--help"], capture_output=True, check=True)
         times.append(time.perf_counter() - start)
-    assert min(times) < HELP_SECONDS  # the fastest of five: what the program needs, not what the machine was doing
+        if times[-1] < HELP_SECONDS:
+            return
+    pytest.fail(f"the fastest of 20 took {min(times):.2f} s")  # the fastest: what the program needs, not what the machine was doing
