@@ -181,9 +181,12 @@ def measure(options: argparse.Namespace) -> None:
         for place in range(len(parts.batches._pairs)):
             parts.batches._pairs[(0, place)]  # decode once: neither side pays for the first look
         bare, steps = Bare(job, parts), options.steps
+        second = Bare(job, parts) if options.control else None
         with our_loop(job, fabric, parts, steps) as block:
-            other = partial(Bare(job, parts).block, steps) if options.control else block
-            ours, theirs = take_turns(other, partial(bare.block, steps), blocks)
+            ours, theirs = take_turns(block if second is None else partial(second.block, steps), partial(bare.block, steps), blocks)
+        for side in (bare, second):
+            if side is not None:
+                side.source = iter(())  # ends its loader processes
     cpu = torch.backends.cpu.get_cpu_capability()
     print(f"torch {torch.__version__}, {options.threads} threads, {cpu}, {options.workers} loader processes")
     if options.control:
