@@ -17,6 +17,7 @@ from gddctl.core.lifeline import end_with_parent
 from gddctl.core.workspace import differing_keys
 from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
+from gddctl.distill.allocator import freed_memory_kept
 from gddctl.distill.assemble import assemble
 from gddctl.distill.compiling import explained
 from gddctl.distill.finish import label_warnings, write_bundle
@@ -42,7 +43,8 @@ def sit(job: TrainJob, reporter: Reporter) -> Path:
     before = torch.get_num_threads()
     torch.set_num_threads(_threads(job))
     try:
-        return _sit(job, fabric, reporter if fabric.is_global_zero else SilentReporter())
+        with freed_memory_kept() if fabric.device.type == "cpu" else nullcontext():
+            return _sit(job, fabric, reporter if fabric.is_global_zero else SilentReporter())
     finally:
         torch.set_num_threads(before)
 
