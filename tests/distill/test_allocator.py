@@ -13,6 +13,7 @@ from gddctl.distill.allocator import freed_memory_kept
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
 
 TIMES, BYTES = 10, 48 * 2**20  # above what any glibc keeps by itself
+FEW = 100  # faults: ten such tensors are 122,880 small pages, or 240 huge ones; other threads of the process may cause some too
 
 
 def faults() -> int:
@@ -29,11 +30,10 @@ def test_what_is_freed_comes_back_without_the_system() -> None:
     with freed_memory_kept():
         kept = faults()
     given_back = faults()
-    assert kept < TIMES  # not one page of a tensor, not even a huge one
-    assert given_back >= TIMES
+    assert kept < FEW < given_back
 
 
 def test_it_ends_with_the_block() -> None:
     with pytest.raises(ValueError, match="x"), freed_memory_kept():
         raise ValueError("x")
-    assert faults() >= TIMES
+    assert faults() > FEW
