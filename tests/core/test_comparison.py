@@ -201,6 +201,20 @@ def test_a_teacher_no_better_than_the_best_student_is_said() -> None:
     assert "teacher" not in said(teacher=None)
 
 
+def test_a_score_with_the_label_at_hand_says_so_and_is_held_against_nobody() -> None:
+    told = Teacher("label_assisted resnet34", 0.44, None, "with the label plane")
+    words = said(teacher=told)
+    assert "The teacher, label_assisted resnet34, has 44.00 % mIoU with the label plane, which no student is shown." in words
+    assert "no better" not in words and "no better" in said(teacher=dataclasses.replace(told, condition=""))
+    assert method_table(made(teacher=told)).rows[-1][:2] == ("teacher label_assisted resnet34 with the label plane", "44.00")
+    value = json.loads(json.dumps(made(teacher=told).to_json()))
+    assert Comparison.from_json(value).teacher == told
+    del value["teacher"]["condition"]  # as it was written before there was one
+    assert Comparison.from_json(value).teacher == dataclasses.replace(told, condition="")
+    unscored = dataclasses.replace(told, miou=None)
+    assert "resnet34, was not scored." in said(teacher=unscored)
+
+
 def test_failed_cells_and_missing_references_are_said() -> None:
     assert "cwd failed with seed 7: NaN in loss." in said()
     assert "cwd has no score" not in said()

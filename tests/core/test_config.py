@@ -87,6 +87,32 @@ def test_files_overrides_and_flags_in_order(tmp_path: Path) -> None:
     assert config.data.root == tmp_path / "sub/voc"
 
 
+def test_paths_of_a_labels_own_teacher_are_read_like_those_of_the_common_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETWORKS", str(tmp_path / "networks"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "c.yaml").write_text(
+        "compare: {methods: {ours: {kind: kd}, theirs: {kind: kd}, plain: {kind: kd}}, teachers: {"
+        "ours: {bundle: big, encoder_weights: $NETWORKS/e.pth},"
+        "theirs: {external: {kind: smp, path: ~/net, classes: names.txt}},"
+        "plain: {encoder_weights: none, iterations: 3, external: {classes: cityscapes}}}}"
+    )
+    monkeypatch.chdir("/")
+    teachers = load_config(tmp_path / "c.yaml", ["compare.teachers.plain.bundle=elsewhere"]).compare.teachers
+    assert teachers["ours"] == {"bundle": str(tmp_path / "big"), "encoder_weights": str(tmp_path / "networks" / "e.pth")}
+    assert teachers["theirs"]["external"] == {
+        "kind": "smp", "path": str(tmp_path / "home" / "net"), "classes": str(tmp_path / "names.txt")
+    }  # fmt: skip
+    assert teachers["plain"] == {"encoder_weights": "none", "iterations": 3, "external": {"classes": "cityscapes"}, "bundle": "/elsewhere"}
+    with pytest.raises(ConfigError, match=r"compare\.teachers\.ours\.bundle: \$NOWHERE/t: the environment variable NOWHERE is not set"):
+        load_config(tmp_path / "c.yaml", ["compare.teachers.ours.bundle=$NOWHERE/t"])
+
+
+@pytest.mark.parametrize("teachers", ["[a]", "{a: big}", "3", "{a: {external: x}}"])
+def test_teachers_that_are_no_sections_are_a_mistake_like_any_other(teachers: str) -> None:
+    with pytest.raises(ConfigError, match=r"compare.*teachers"):
+        load_config(None, [f"compare.teachers={teachers}"])
+
+
 def test_yaml_round_trip(tmp_path: Path) -> None:
     config = load_config(None, ["train.class_weights=[1.0, 2.0]", "distill.method={kind: none}", "train.ema=0.99"])
     path = tmp_path / "c.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,25 @@ def test_another_preset_starts_afresh_because_what_the_old_one_filled_in_is_nobo
     assert method_of("distill.method.preset=paper", text=resolved, folder=tmp_path) == Gdd()
     assert merge({"m": {"kind": "gdd", "weight": 145.0}}, {"m": {"preset": "fast"}}) == {"m": {"kind": "gdd", "preset": "fast"}}
     assert merge({"m": {"kind": "gdd", "preset": "fast", "weight": 3.0}}, {"m": {"preset": "fast"}})["m"]["weight"] == 3.0  # the same one
+
+
+def test_another_preset_keeps_what_somebody_set(tmp_path: Path) -> None:
+    text = "distill: {method: {kind: gdd, stage: [stage3, stage4], weight: 5}}"
+    own: dict[str, Any] = {"stage": ("stage3", "stage4"), "weight": 5.0}
+    assert method_of("distill.method.preset=fast", text=text, folder=tmp_path) == Gdd(preset="fast", **own)
+    assert method_of("distill.method.preset=best", "distill.method.preset=fast", text=text, folder=tmp_path) == Gdd(preset="fast", **own)
+    resolved = to_yaml(load_config(tmp_path / "config.yaml", ["distill.method.preset=best"]))  # all that best filled in stands in it
+    assert method_of("distill.method.preset=paper", text=resolved, folder=tmp_path) == Gdd(**own)
+    printed = to_yaml(RunConfig())
+    assert "weight: 145.0" in printed
+    assert method_of("distill.method.preset=fast", text=printed, folder=tmp_path) == Gdd(preset="fast")
+    # A value that only another preset fills in is somebody's.
+    assert merge({"m": {"kind": "gdd", "weight": 2.0}}, {"m": {"preset": "best"}})["m"]["weight"] == 2.0
+
+
+@pytest.mark.parametrize("first", ["quick", "[fast]"])
+def test_after_a_preset_that_is_none_comes_one_that_is(first: str) -> None:
+    assert method_of(f"distill.method.preset={first}", "distill.method.preset=fast") == Gdd(preset="fast")
 
 
 def test_the_resolved_settings_show_the_values_and_read_back() -> None:

@@ -34,6 +34,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 _FIRST = ("kind", "weight", "temperature", "noise", "noise_std", "noise_relative", "stage")  # the keys before there were extensions
 
 
+def filled_by(preset: object) -> dict[str, Any]:
+    """Every key as ``preset`` leaves it where nobody set it, as JSON-like data; an unknown one fills what the published form does."""
+    fills = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+    return {name: field.default for name, field in Gdd.model_fields.items()} | fills
+
+
 class Gdd(Section):
     """Generative Denoise Distillation (arXiv:2401.08332): by default as its released code does it.
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gddctl.core.config.external import NamedClasses
+from gddctl.core.config.gdd import filled_by
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.config.yaml_text import read_yaml, write_yaml
 from gddctl.core.digest import sha256_json
@@ -114,7 +115,8 @@ def _require_no_key_into_a_list(settings: Any, wanted: Mapping[str, Any], overri
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Nested ``base`` with ``over`` on top.
 
-    A section whose ``kind`` or ``preset`` changes starts afresh, but for those whose kinds share their keys.
+    A section whose ``kind`` changes starts afresh, but for those whose kinds share their keys. One whose ``preset`` changes keeps the keys
+    that are not as the old preset left them: somebody set those.
     """
     result = dict(base)
     for key, value in over.items():
@@ -124,12 +126,18 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if changes and key in _ONE_CLASS and isinstance(old, Mapping):
             old = {name: kept for name, kept in old.items() if name not in _ONE_CLASS[key]}
         if isinstance(value, Mapping) and isinstance(old, Mapping) and same_kind:
-            if value.get("preset", old.get("preset")) != old.get("preset"):  # what the old one filled in is nobody's wish
-                old = {name: old[name] for name in ("kind",) if name in old}
+            if value.get("preset", old.get("preset")) != old.get("preset"):
+                old = _without_fills(old)
             result[key] = merge(old, value)
         else:
             result[key] = value
     return result
+
+
+def _without_fills(old: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's settings without what its preset filled in, which is nobody's wish; a key set to that very value cannot be told apart."""
+    fills = filled_by(old.get("preset"))
+    return {name: value for name, value in old.items() if name == "kind" or name not in fills or value != fills[name]}
 
 
 def to_settings(config: Section) -> dict[str, Any]:
@@ -180,7 +188,20 @@ _NO_PATHS = {"encoder_weights": ("none", "imagenet"), "classes": get_args(NamedC
 def _rebase(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     for keys in _PATH_KEYS:
         settings = _rebased(settings, keys, folder, ".".join(keys))
+    compare = settings.get("compare")
+    teachers = compare.get("teachers") if isinstance(compare, dict) else None
+    if isinstance(compare, dict) and isinstance(teachers, dict):
+        found = {label: _rebased_teacher(teacher, folder, f"compare.teachers.{label}") for label, teacher in teachers.items()}
+        settings = {**settings, "compare": {**compare, "teachers": found}}
     return settings
+
+
+def _rebased_teacher(teacher: Any, folder: Path, place: str) -> Any:
+    """A section of the keys of ``teacher`` that stands elsewhere."""
+    for section, *keys in _PATH_KEYS:
+        if section == "teacher" and isinstance(teacher, dict):
+            teacher = _rebased(teacher, tuple(keys), folder, ".".join((place, *keys)))
+    return teacher
 
 
 def _rebased(settings: dict[str, Any], keys: tuple[str, ...], folder: Path, place: str) -> dict[str, Any]:

@@ -182,6 +182,7 @@ class Teacher:
     name: str
     miou: float | None  # 0..1
     seconds: float | None  # of its own training; None where somebody else trained it
+    condition: str = ""  # of ``miou``: that it was told the answer; no student's score compares with such a one
 
 
 @dataclass(frozen=True)

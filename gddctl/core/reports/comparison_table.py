@@ -27,7 +27,8 @@ def method_table(comparison: Comparison) -> Table:
     teacher = comparison.teacher
     if teacher is not None:
         blank = [MISSING] * (len(_COLUMNS) + len(_COSTS) - 2)
-        rows.append((f"teacher {teacher.name}", MISSING if teacher.miou is None else f"{100 * teacher.miou:.2f}", *blank))
+        condition = f" {teacher.condition}" if teacher.condition and teacher.miou is not None else ""
+        rows.append((f"teacher {teacher.name}{condition}", MISSING if teacher.miou is None else f"{100 * teacher.miou:.2f}", *blank))
     return Table((*_COLUMNS, *_COSTS), tuple(rows))
 
 

@@ -166,9 +166,12 @@ def _teacher(comparison: Comparison) -> Iterator[str]:
     teacher = comparison.teacher
     if teacher is None:
         return
-    score = "was not scored" if teacher.miou is None else f"has {100 * teacher.miou:.2f} % mIoU"
+    privileged = f" {teacher.condition}, which no student is shown" if teacher.condition else ""
+    score = "was not scored" if teacher.miou is None else f"has {100 * teacher.miou:.2f} % mIoU{privileged}"
     cost = "" if teacher.seconds is None else f"; its own training took {teacher.seconds:.0f} s, which no row counts"
     yield f"The teacher, {teacher.name}, {score}{cost}."
+    if teacher.condition:
+        return
     best = max((row for row in comparison.rows if row.mean is not None), key=lambda row: row.mean or 0, default=None)
     if best is not None and best.mean is not None and teacher.miou is not None and teacher.miou <= best.mean:
         student = f"{names_of(comparison)[best.arm]}, {100 * best.mean:.2f} %"

@@ -236,7 +236,7 @@ class _Work:
         for bundle, (teacher, warnings) in told.items():
             if bundle != common:
                 names = ", ".join(name for name, own in self._teachers.items() if own is not None and own.bundle == bundle)
-                score = "" if teacher.miou is None else f", mIoU {100 * teacher.miou:.2f} %"
+                score = "" if teacher.miou is None else f", mIoU {100 * teacher.miou:.2f} %{teacher.condition and f' {teacher.condition}'}"
                 cost = "" if teacher.seconds is None else f", trained for {teacher.seconds:.0f} s"
                 notes.append(f"{names}: taught by {teacher.name}{score}{cost}.")
                 notes += warnings

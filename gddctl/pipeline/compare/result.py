@@ -16,6 +16,7 @@ from gddctl.core.reports.comparison import COMPARISON_NAME, Arm, Cell, Compariso
 from gddctl.pipeline.compare.cell_files import read_cell, read_counts
 from gddctl.pipeline.compare.ground import split_words
 from gddctl.pipeline.compare.plan import cell_folder, seeds_in
+from gddctl.pipeline.compare.start import start_notes
 from gddctl.pipeline.compare.step_times import Recorded
 from gddctl.prove.compare_cells import compare_cells
 from gddctl.report.comparison import write_comparison_page
@@ -58,7 +59,7 @@ def write_result(
         teacher=teacher,
         step_times=None if recorded is None else recorded.table(),
         neighbours=config.compare.neighbours,
-        notes=notes,
+        notes=(*notes, *start_notes(config)),
     )
     path = out / COMPARISON_NAME
     write_json(path, comparison.to_json())

@@ -89,10 +89,10 @@ def described(config: RunConfig, teacher: PlannedTeacher) -> tuple[Teacher, tupl
     card = done.card
     name = f"{card.kind} {done.network}" if card.kind == "label_assisted" else done.network
     score = done.miou if _judged_alike(card, config) else None
-    notes = [f"The teacher's score is measured {done.condition}."] if done.condition else []
+    notes = []
     if config.data.holdout is not None and card.data.holdout != config.data.holdout and card.training.iterations:
         notes.append("The teacher was trained on the held-out images too: what it tells of their likes may be too good.")
-    return Teacher(name, score, None if teacher.job is None else card.training.seconds), tuple(notes)
+    return Teacher(name, score, None if teacher.job is None else card.training.seconds, done.condition), tuple(notes)
 
 
 def _judged_alike(card: Card, config: RunConfig) -> bool:
