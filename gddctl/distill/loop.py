@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
@@ -161,7 +162,9 @@ class Loop:
         norm = float(self._norms.pop(step))
         if self._records is None:
             return
-        values = {**means, **self._diagnostics(), "lr": lr, "grad_norm": norm, "images_per_s": images_per_s, "data_wait": data_wait}
+        values = {**means, **self._diagnostics(), "lr": lr, "images_per_s": images_per_s, "data_wait": data_wait}
+        if math.isfinite(norm):  # it is not where the gradient overflowed, which a loss scaler answers by leaving the step out
+            values["grad_norm"] = norm
         self._records.train(step, {**values, "seconds": self._seconds()})
         left = (self._train.iterations - step) * self._train.batch_size / images_per_s
         if self._train.time_limit is not None:

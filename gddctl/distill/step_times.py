@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,17 @@ import torch
 from lightning_fabric import Fabric
 
 from gddctl.core.errors import GddctlError, Interrupted
-from gddctl.distill.assemble import assemble
+from gddctl.data.open import open_dataset
+from gddctl.data.subset import Subset
+from gddctl.distill.allocator import freed_memory_kept
+from gddctl.distill.assemble import Parts, assemble
 from gddctl.distill.job import TrainJob
 from gddctl.distill.loop import Loop
 from gddctl.distill.memory import is_out_of_memory
 from gddctl.distill.places import make_fabric
 from gddctl.distill.prepare import Preparation, prepare
 from gddctl.distill.progress import SilentReporter
+from gddctl.distill.quantize import choose_images, observe
 from gddctl.distill.resume import Checkpoints, Position
 from gddctl.distill.teachers import Opened
 from gddctl.models.protocol import Batch
@@ -66,6 +70,20 @@ def measure_steps(jobs: Mapping[str, TrainJob], folder: Path, *, blocks: int, bl
     if some.train.threads is not None:
         torch.set_num_threads(some.train.threads)
     preparation = prepare(some.data, folder, count=some.train.class_weights == "inverse_log", note=note)
+    with freed_memory_kept() if fabric.device.type == "cpu" else nullcontext():  # as in a training
+        return _measured(jobs, fabric, preparation, folder, blocks, block_steps, note)
+
+
+def _measured(
+    jobs: Mapping[str, TrainJob],
+    fabric: Fabric,
+    preparation: Preparation,
+    folder: Path,
+    blocks: int,
+    block_steps: int,
+    note: Callable[[str], None],
+) -> Measurement:
+    some = next(iter(jobs.values()))
     loops, found = _loops(jobs, folder, fabric, preparation, (blocks + 1) * block_steps)
     where = (fabric.device.type, torch.get_num_threads())
     if not loops:
@@ -82,7 +100,7 @@ def measure_steps(jobs: Mapping[str, TrainJob], folder: Path, *, blocks: int, bl
                     taken = _timed(loops[name], source, block_steps)
                 except Interrupted:
                     raise
-                except (GddctlError, RuntimeError, MemoryError) as error:
+                except (GddctlError, RuntimeError, MemoryError, ValueError) as error:
                     found[name] = Measured((), _in_a_line(error))
                 else:
                     if turn > 0:
@@ -101,6 +119,7 @@ def _loops(
         long = job.model_copy(update={"train": job.train.model_copy(update={"iterations": max(steps, job.train.iterations)})})
         try:
             parts = assemble(long, fabric, preparation)
+            _observe(long, parts, preparation)
         except (GddctlError, RuntimeError, MemoryError, ValueError) as error:
             failed[name] = Measured((), _in_a_line(error))
             continue
@@ -109,6 +128,13 @@ def _loops(
         parts.wrapped.train()
         loops[name] = Loop(long, fabric, parts, Position(), Checkpoints(folder / "none"), None, SilentReporter())
     return loops, failed
+
+
+def _observe(job: TrainJob, parts: Parts, preparation: Preparation) -> None:
+    """Ranges for a student that trains through its INT8 graph."""
+    if parts.quantised is not None:
+        pairs = Subset(open_dataset(job.data, job.data.train_split), preparation.train)
+        observe(parts.quantised, pairs, choose_images(job, len(pairs)), job.data.preprocess)
 
 
 def _stream(job: TrainJob, fabric: Fabric, preparation: Preparation, steps: int) -> Generator[Batch, None, None]:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gddctl.core.errors import DataError
 from gddctl.core.reports.comparison import LEVEL
 
 NAME = "paired two-way bootstrap (images resampled, seeds by Student's t)"
+LEAST_RUNS = 4  # of neighbours that fit into the set
 _CHUNK = 512  # draws at a time: bounds memory to a few MB however many images there are
 
 Array = NDArray[np.float64]
@@ -60,8 +62,24 @@ def name_of(neighbours: int) -> str:
     return NAME if neighbours == 1 else NAME.replace("images resampled", f"images resampled in runs of {neighbours} neighbours")
 
 
+def require_runs(images: int, neighbours: int) -> None:
+    """Refuse runs that are nearly the whole set: every draw would be the same.
+
+    Raises:
+        DataError: fewer than ``LEAST_RUNS`` runs fit.
+    """
+    if neighbours > 1 and images < LEAST_RUNS * neighbours:
+        raise DataError(
+            f"runs of {neighbours} neighbours among {images} images: fewer than {LEAST_RUNS} runs say nothing of other images",
+            remedy="lower compare.neighbours, or hold out more images",
+        )
+
+
 class ImageDraws:
     """Resamples of the images, the same for every cell that is asked.
+
+    Raises:
+        DataError: so few images that their runs would be all of them.
 
     Args:
         images: how many there are, in an order in which neighbours resemble each other where any do.
@@ -72,6 +90,7 @@ class ImageDraws:
     """
 
     def __init__(self, images: int, draws: int, seed: int, neighbours: int = 1) -> None:
+        require_runs(images, neighbours)
         rng = np.random.default_rng((seed, 0))
         runs = -(-images // neighbours)
         # One byte holds it: an image cannot come up more often than there are images, and of more than 255 none comes up 256 times.
@@ -82,7 +101,7 @@ class ImageDraws:
                 part[:] = rng.multinomial(images, np.full(images, 1 / images), size=len(part))
                 continue
             drawn = (rng.integers(images, size=(len(part), runs, 1)) + np.arange(neighbours)) % images
-            places = drawn.reshape(len(part), -1) + images * np.arange(len(part))[:, None]
+            places = drawn.reshape(len(part), -1)[:, :images] + images * np.arange(len(part))[:, None]
             part[:] = np.bincount(places.ravel(), minlength=part.size).reshape(part.shape)
 
     def scores(self, tallies: Tallies) -> Array:

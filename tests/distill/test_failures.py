@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from gddctl.core.config.sections import DataConfig, TrainConfig
 from gddctl.core.errors import ConfigError, DataError, EnvironmentMissing, RunFailed
@@ -196,6 +197,21 @@ def test_the_check_is_not_repeated_until_the_files_change(tmp_path: Path, camvid
 def test_cuda_is_never_replaced_silently() -> None:
     with pytest.raises(EnvironmentMissing, match="sees no CUDA device"):
         pick_device(TrainConfig(device="cuda"))
+
+
+def test_a_gradient_that_overflows_for_once_is_no_number_in_the_record(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, optimizer="adamw", iterations=2, log_every=1)
+    with monkeypatch.context() as patch:  # what a scaled fp16 step does on a GPU; the scaler then leaves the step out
+        patch.setattr(Fabric, "clip_gradients", lambda *_, **__: torch.tensor(float("inf")))
+        run_job(job, SilentReporter())
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in records if "ce" in record]
+    assert len(steps) == 2 and all("grad_norm" not in record for record in steps)
+    plain = make_job(tmp_path / "plain", optimizer="adamw", iterations=1, log_every=1)
+    run_job(plain, SilentReporter())
+    assert '"grad_norm"' in (tmp_path / "plain" / "metrics.jsonl").read_text()
 
 
 def test_fp16_is_refused_on_a_cpu() -> None:

@@ -210,6 +210,15 @@ def test_it_moves_and_resumes_like_a_module(distiller: nn.Module, networks: tupl
     assert all(isinstance(value, float) and "/" in name for name, value in diagnostics.items())
 
 
+def test_a_teacher_in_low_precision_teaches_a_student_in_full(distiller: nn.Module, networks: tuple[Segmenter, FrozenTeacher]) -> None:
+    student, teacher = networks
+    answer = teacher(batch())
+    low = Outputs(logits=answer.logits.bfloat16(), features={name: feature.bfloat16() for name, feature in answer.features.items()})
+    terms = distiller(student(batch().images), low, batch().labels)
+    assert all(term.dtype == torch.float32 and torch.isfinite(term) for term in terms.values())
+    torch.autograd.backward(total(terms))
+
+
 @pytest.mark.parametrize("magnitude", [1.0, 1e3])
 def test_no_nan_under_bf16(distiller: nn.Module, networks: tuple[Segmenter, FrozenTeacher], magnitude: float) -> None:
     student, teacher = networks

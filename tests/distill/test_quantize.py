@@ -24,6 +24,7 @@ from gddctl.distill.progress import SilentReporter
 from gddctl.distill.resume import STATE_NAME
 from gddctl.distill.run import run_job
 from gddctl.distill.snapshot import restore
+from gddctl.distill.step_times import measure_steps
 from gddctl.quant.scheme import RULE_VERSION
 from tests.distill.conftest import Crash, CrashAt
 
@@ -51,6 +52,11 @@ def qat_job(make_job: MakeJob, teacher_bundle: Path, start: Path) -> QatJob:
         return make_job(out, role="student", job=fields, **settings)
 
     return make
+
+
+def test_its_steps_can_be_timed(qat_job: QatJob, tmp_path: Path) -> None:
+    found = measure_steps({"a": qat_job(tmp_path / "job")}, tmp_path, blocks=1, block_steps=1, note=lambda _: None)
+    assert found.methods["a"].error is None and found.methods["a"].seconds[0] > 0
 
 
 @pytest.fixture(scope="module")

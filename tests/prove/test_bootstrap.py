@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gddctl.core.errors import DataError
 from gddctl.data.score import ConfusionMatrix
 from gddctl.prove.bootstrap import Array, ImageDraws, Tallies, image_part, paired_difference, seed_part
 
@@ -52,17 +53,19 @@ def test_draws_have_as_many_images_as_the_set_and_prefer_none() -> None:
 
 def test_neighbours_are_drawn_together() -> None:
     times = ImageDraws(23, 4000, seed=0, neighbours=5).times.astype(int)
-    assert (times.sum(1) == 25).all()  # five whole runs
+    assert (times.sum(1) == 23).all()  # four whole runs and three images of the fifth
     starts = np.random.default_rng((0, 0)).integers(23, size=(512, 5, 1))[:, :, 0]  # the first chunk, counted in a slow loop
     for row, drawn in zip(times[:20], starts, strict=False):
         slow = [0] * 23
-        for start in drawn:
-            for offset in range(5):
+        for run, start in enumerate(drawn):
+            for offset in range(5 if run < 4 else 3):
                 slow[(start + offset) % 23] += 1
         assert row.tolist() == slow
     together = np.corrcoef(times[:, 4], times[:, 5])[0, 1]
     apart = np.corrcoef(times[:, 4], times[:, 15])[0, 1]
     assert together > 0.6 > 0.1 > apart  # neighbours share four of five runs
+    with pytest.raises(DataError, match=r"runs of 6 neighbours among 23 images.*compare\.neighbours"):
+        ImageDraws(23, 10, seed=0, neighbours=6)
     alone = ImageDraws(23, 4000, seed=0).times.astype(int)
     assert abs(np.corrcoef(alone[:, 4], alone[:, 5])[0, 1] + 1 / 22) < 0.08  # multinomial
 

@@ -153,6 +153,7 @@ class DenoisedPair(nn.Module):
         """The target, detached: the encoder learns from reconstruction alone."""
         if self.autoencoder is None:
             return teacher.float(), None
+        teacher = teacher.float()  # it may compute in less than the student does
         latent = self.autoencoder.encode(teacher)
         return latent.detach().float(), mean_squared_error(self.autoencoder.decode(latent), teacher)
 
