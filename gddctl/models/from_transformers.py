@@ -25,7 +25,8 @@ from gddctl.models.protocol import STAGES, Outputs
 _EXTRA, _WHY = "teachers", "a teacher from transformers"
 _STRIDES = (4, 8, 16, 32, 14)  # at which hidden states stand in rows instead of maps
 _SHOWN = 3
-_PATHS = ("_name_or_path", "name_or_path")  # keys of a config that say where it was read from
+# Keys of a config that are not the network's: where it was read from, and at which precision its file was saved.
+_OF_THE_FILE = ("_name_or_path", "name_or_path", "dtype", "torch_dtype")
 _HALVES = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # What each family's image processor does where the folder has no preprocessor_config.json.
 _OWN = {
@@ -76,14 +77,14 @@ def stages_of(states: Sequence[Tensor], size: tuple[int, int]) -> dict[str, Tens
 
 
 def build_transformers(config: Mapping[str, Any]) -> nn.Module:
-    """The model of a stored config, with random weights.
+    """The model of a stored config, with random weights, in float32 whatever the config says.
 
     Raises:
         EnvironmentMissing: transformers is not installed.
         ArtifactError: it does not know such a model.
     """
     transformers = _library()
-    settings = {key: value for key, value in config.items() if key != "model_type"}
+    settings = {key: value for key, value in _own(config).items() if key != "model_type"}
     try:
         made = transformers.AutoConfig.for_model(config.get("model_type"), **settings)
         with _quiet():
@@ -93,7 +94,7 @@ def build_transformers(config: Mapping[str, Any]) -> nn.Module:
             f"transformers {transformers.__version__} makes no '{config.get('model_type')}' of the stored config ({_short(error)})",
             remedy="install the version that it was imported with, or import the teacher again",
         ) from error
-    return TransformersBody(model)
+    return TransformersBody(model.float())
 
 
 def read_transformers(source: TransformersSource) -> Found:
@@ -108,7 +109,7 @@ def read_transformers(source: TransformersSource) -> Found:
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder}: no folder with config.json", remedy="save the model with: model.save_pretrained(FOLDER)")
     model = _load(folder)
-    config = _without_paths(json.loads(model.config.to_json_string(use_diff=False)))
+    config = _own(json.loads(model.config.to_json_string(use_diff=False)))
     family = str(config.get("model_type"))
     names = _names(model.config.id2label)
     side = config.get("image_size")
@@ -144,11 +145,11 @@ def _load(folder: Path) -> Any:
     return model.float().eval()
 
 
-def _without_paths(value: Any) -> Any:
-    """Without the folder that the model was read from: a bundle does not depend on where it lay."""
-    if isinstance(value, dict):
-        return {key: _without_paths(inner) for key, inner in value.items() if key not in _PATHS}
-    return [_without_paths(inner) for inner in value] if isinstance(value, list) else value
+def _own(value: Any) -> Any:
+    """What a config says of the network alone: a bundle depends neither on where its file lay nor on its precision."""
+    if isinstance(value, Mapping):
+        return {key: _own(inner) for key, inner in value.items() if key not in _OF_THE_FILE}
+    return [_own(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _library() -> Any:

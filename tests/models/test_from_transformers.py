@@ -192,3 +192,26 @@ def test_a_stored_config_that_the_library_does_not_know() -> None:
     network = TransformersNetwork(config={"model_type": "segformed"}, outputs=1, order=(0,), stride=4, features={})
     with pytest.raises(ArtifactError, match="makes no 'segformed'"):
         build_external(network)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "half"), [("segformer", torch.float16), ("upernet", torch.bfloat16)])
+def test_a_model_saved_in_half_precision_is_a_float32_teacher(saved: Any, tmp_path: Path, family: str, half: torch.dtype) -> None:
+    hf = pytest.importorskip("transformers")
+    hf.AutoModelForSemanticSegmentation.from_pretrained(saved(family)[1]).to(half).save_pretrained(tmp_path / "half")
+    config = json.loads((tmp_path / "half" / "config.json").read_text())
+    if "backbone_config" in config:  # nested too, as some versions write it
+        config["backbone_config"]["dtype"] = config["backbone_config"]["torch_dtype"] = str(half).removeprefix("torch.")
+    assert any(word in config for word in ("dtype", "torch_dtype"))  # the partner: the file does say it
+    (tmp_path / "half" / "config.json").write_text(json.dumps(config))
+    brought = bring(TransformersSource(path=tmp_path / "half"), OURS, SPEC, ((64, 64),))
+    assert isinstance(brought.network, TransformersNetwork) and "dtype" not in brought.network.model_dump_json()
+    images = torch.randn(1, 3, 64, 64)
+    for network in (
+        brought.network,
+        brought.network.model_copy(update={"config": {**brought.network.config, "dtype": str(half).removeprefix("torch.")}}),
+    ):
+        again = build_external(network)
+        again.body.load_state_dict(brought.model.plain_state_dict())
+        assert {value.dtype for value in again.parameters()} == {torch.float32}
+        assert torch.allclose(again.eval()(images).logits, brought.model(images).logits, atol=SAME_SUMS)
