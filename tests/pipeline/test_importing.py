@@ -19,6 +19,7 @@ from gddctl.core.artifact.card import WEIGHTS_NAME, Card
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.artifact.manifest import identity_of
 from gddctl.core.artifact.network import MmsegNetwork, SmpNetwork
+from gddctl.core.config.external import SmpSource
 from gddctl.core.config.load import load_config, to_settings
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.digest import sha256_file
@@ -282,6 +283,25 @@ def test_teacher_flag_takes_folders_that_speak_for_themselves(tmp_path: Path) ->
     (tmp_path / "d.yaml").write_text(f"teacher: {{external: {{kind: smp, path: {tmp_path / 'x.pth'}}}}}\n")
     given = resolve(tmp_path / "d.yaml", (), Flags(teacher=tmp_path / "old"))
     assert given.teacher.external is None and given.teacher.bundle == tmp_path / "old"
+
+
+def test_teacher_flag_inherits_nothing_of_the_file_s_teacher(tmp_path: Path) -> None:
+    (tmp_path / "smp").mkdir()
+    (tmp_path / "smp" / "config.json").write_text('{"_model_class": "Unet"}')
+    said = {"arch": "fpn", "classes": ["a", "b"], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5], "licence": "MIT", "options": {"x": 1}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"teacher": {"external": {"kind": "smp", "path": "x.pth", **said}}}))
+    config = resolve(tmp_path / "c.yaml", ("teacher.external.classes=dataset",), Flags(teacher=tmp_path / "smp"))
+    assert config.teacher.external == SmpSource(path=tmp_path / "smp", classes="dataset")  # --set still says what is said of it
+    kept = resolve(tmp_path / "c.yaml", (), Flags(seed=3)).teacher.external
+    assert kept is not None and kept.licence == "MIT"  # the partner: without the flag the file's holds
+
+
+def test_set_says_kind_and_path_in_any_order(tmp_path: Path) -> None:
+    words = [f"teacher.external.path={tmp_path / 'x.pth'}", "teacher.external.arch=pspnet", "teacher.external.depth=18"]
+    kind = "teacher.external.kind=mmseg"
+    assert load_config(None, [*words, kind]) == load_config(None, [kind, *words])
+    other = load_config(None, [kind, *words, "teacher.external.kind=smp", f"teacher.external.path={tmp_path / 'y.pth'}"]).teacher.external
+    assert other == SmpSource(path=tmp_path / "y.pth")  # the partner: another kind starts afresh
 
 
 def test_cards_from_before_there_were_imports_still_read(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def load_config(
     *,
     base: Mapping[str, Any] | None = None,
     over: Mapping[str, Any] | None = None,
+    instead: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Read a run's settings.
 
@@ -38,13 +39,14 @@ def load_config(
         overrides: ``"a.b=c"`` strings, values in YAML, applied last and in order.
         base: settings between the defaults and those of the file.
         over: settings between the file's and the overrides, such as flags.
+        instead: what stands in place of the file's settings before ``over`` is put on them, where a flag replaces a section whole.
 
     Relative paths in a file are read relative to the file's own folder, those in overrides relative to the current one.
     """
     settings = merge(to_settings(RunConfig()), json.loads(json.dumps(base or {}, default=str)))
     if path is not None:
         settings = merge(settings, _rebase(_read_yaml(path), path.parent))
-    settings = merge(settings, over or {})
+    settings = merge(merge(settings, instead or {}), over or {})
     for override in overrides:
         wanted = _rebase(parse_override(override), Path.cwd())
         _require_no_key_into_a_list(settings, wanted, override)
@@ -121,7 +123,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
-        changes = isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", old.get("kind")) != old.get("kind")
+        changes = (
+            isinstance(value, Mapping) and isinstance(old, Mapping) and old.get("kind") not in (None, value.get("kind", old.get("kind")))
+        )
         same_kind = key in _ONE_CLASS or not changes
         if changes and key in _ONE_CLASS and isinstance(old, Mapping):
             old = {name: kept for name, kept in old.items() if name not in _ONE_CLASS[key]}
