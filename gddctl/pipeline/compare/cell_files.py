@@ -77,5 +77,5 @@ def require_same_training(folder: Path, identity: dict[str, Any]) -> None:
     if isinstance(known, dict) and known != identity:
         raise UsageError(
             f"{folder}: a cell of that name was trained with other settings: {', '.join(differing_keys(known, identity)[:8])}",
-            remedy="give the method another label, choose another --out, or remove that folder",
+            remedy="give the method another label, or choose another --out",
         )

@@ -18,11 +18,13 @@ from gddctl.core.files import read_json, write_json, write_text
 from gddctl.core.lazy import require
 from gddctl.core.reports.comparison import Arm, Cell, Teacher
 from gddctl.core.workspace import claim, hold
+from gddctl.data.open import open_dataset
 from gddctl.pipeline.compare.arms import add_arms
 from gddctl.pipeline.compare.cell_files import CELL, ORDER, read_cell, require_same_training, write_cell
 from gddctl.pipeline.compare.cell_job import cell_identity, job_of_cell
 from gddctl.pipeline.compare.child import MEASURED
 from gddctl.pipeline.compare.ground import Judge, common_digest, common_settings, default_folder, judged_on
+from gddctl.pipeline.compare.labels import meanings, record_meanings, require_like_others, require_same_meanings
 from gddctl.pipeline.compare.methods import Compared, compared_methods
 from gddctl.pipeline.compare.plan import PlannedCell, arms_of, planned_cells
 from gddctl.pipeline.compare.pool import Outcome, Task, run_tasks
@@ -32,6 +34,7 @@ from gddctl.pipeline.compare.step_times import Recorded, Timed, read_recorded, r
 from gddctl.pipeline.compare.teachers import bring, described, planned_teacher
 from gddctl.pipeline.folder import environment
 from gddctl.pipeline.preflight import look_ahead
+from gddctl.prove.bootstrap import require_runs
 
 if TYPE_CHECKING:
     from gddctl.distill.progress import Reporter
@@ -80,6 +83,7 @@ def compare(request: Request, *, devices: str | None, jobs: int | None, force: b
         require("torch", extra="train", why="training")
     require("jinja2", extra="report", why="writing the page")
     slots = slots_for(config.train, devices, jobs)
+    require_runs(len(open_dataset(config.data, config.data.val_split)), config.compare.neighbours)  # before the training, not after it
     look_ahead(config, ("baseline",) if config.teacher.bundle is not None else ("baseline", "teacher"))
     with hold(out):
         if claim(out, digest=common_digest(config), settings=common_settings(config), force=force):
@@ -102,7 +106,10 @@ class _Work:
         recorded = read_recorded(self._out)
         if self._budget is not None:
             require_same_budget(self._out, recorded, self._budget)
+        wanted = meanings(self._config, self._methods, self._teachers)
+        require_same_meanings(self._out, wanted, recorded)
         self._make_teachers()
+        record_meanings(self._out, wanted)
         if self._budget is not None:
             recorded = self._timed(recorded, self._budget)
             measured = [each.name for each in self._methods if recorded.methods[each.name].error is None]
@@ -182,6 +189,7 @@ class _Work:
         job = job_of_cell(self._config, cell, self._teachers[cell.compared.name], folder)
         identity = cell_identity(job)
         require_same_training(folder, identity)
+        require_like_others(self._out, cell.compared.name, identity)
         read = read_cell(folder)
         if read is not None and read[0].state == "done":
             return None

@@ -11,6 +11,7 @@ from gddctl.core.workspace import belongs
 from gddctl.pipeline.compare.cell_files import read_cell
 from gddctl.pipeline.compare.compare import Request
 from gddctl.pipeline.compare.ground import common_digest, common_settings
+from gddctl.pipeline.compare.labels import meanings, require_same_meanings
 from gddctl.pipeline.compare.plan import cell_folder, planned_cells, seeds_in
 from gddctl.pipeline.compare.step_times import Recorded, read_recorded, require_same_budget
 from gddctl.pipeline.compare.teachers import planned_teacher
@@ -63,7 +64,7 @@ def outlook(request: Request) -> Outlook:
     """Look at the folder and the settings.
 
     Raises:
-        UsageError: the folder belongs to another comparison, or has another budget.
+        UsageError: the folder belongs to another comparison, has another budget, or a label in it means something else.
     """
     out = request.out
     belongs(out, digest=common_digest(request.config), settings=common_settings(request.config))
@@ -71,8 +72,9 @@ def outlook(request: Request) -> Outlook:
     if request.budget is not None:
         require_same_budget(out, recorded, request.budget)
     lines = []
-    plans = [planned_teacher(request.config, each, out) for each in request.methods]
-    for plan in {plan.bundle: plan for plan in plans if plan is not None}.values():
+    plans = {each.name: planned_teacher(request.config, each, out) for each in request.methods}
+    require_same_meanings(out, meanings(request.config, request.methods, plans), recorded)
+    for plan in {plan.bundle: plan for plan in plans.values() if plan is not None}.values():
         if plan.job is not None:
             steps = plan.job.train.iterations
             lines.append(Line(plan.label, steps, "done" if plan.ready else "todo", None))

@@ -90,6 +90,7 @@ def run_tasks(
 
     Raises:
         Interrupted: stopped by the user.
+        RunFailed: a process could not be started, or its log not be written.
         GddctlError: what ``done`` raised.
     """
     room = _Room()
@@ -123,6 +124,16 @@ def run_tasks(
 
 
 def _run(task: Task, slot: Mapping[str, str], room: _Room, reporter: Reporter) -> Outcome:
+    try:
+        return _watched(task, slot, room, reporter)
+    except OSError as error:
+        raise RunFailed(
+            f"{task.label}: its process could not be started, or its log {task.order.parent / LOG} not be written ({error})",
+            remedy="make sure that the disk has room and the folder may be written to; the same command goes on",
+        ) from error
+
+
+def _watched(task: Task, slot: Mapping[str, str], room: _Room, reporter: Reporter) -> Outcome:
     from gddctl.distill.relay import replay
 
     folder = task.order.parent
@@ -176,7 +187,7 @@ def _failure(folder: Path, code: int, tail: deque[str], *, asked: bool) -> Excep
     if code < 0:
         return RunFailed(f"its process was ended by {signal.Signals(-code).name}, for want of memory it may be; see {folder / LOG}")
     last = next((line for line in reversed(tail) if line.strip()), f"its process ended with code {code}")
-    return RuntimeError(f"{last.strip()} (see {folder / LOG})")
+    return RunFailed(f"{last.strip()} (see {folder / LOG})")
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gddctl.core.artifact.card import Card, is_bundle
+from gddctl.core.artifact.manifest import identity_of
 from gddctl.core.config.load import merge, parse, to_settings
 from gddctl.core.config.sections import RunConfig, TeacherConfig
 from gddctl.core.digest import sha256_json
@@ -57,8 +58,10 @@ def planned_teacher(config: RunConfig, compared: Compared, out: Path) -> Planned
         return None
     settings = config.teacher
     if compared.teacher is not None:
-        # A teacher of its own: the common one's bundle is not it, unless the label names that again.
+        # A teacher of its own: what was brought for all is not it, unless the label names keys of that too.
         base = {**to_settings(config.teacher), "bundle": None}
+        if "external" not in compared.teacher:
+            base["external"] = None
         settings = parse(
             TeacherConfig, merge({"teacher": base}, {"teacher": compared.teacher})["teacher"], f"compare.teachers.{compared.name}"
         )
@@ -66,7 +69,7 @@ def planned_teacher(config: RunConfig, compared: Compared, out: Path) -> Planned
         require_fitting_bundle(settings.bundle, open_dataset(config.data, config.data.train_split).classes)
         return PlannedTeacher(settings, settings.bundle.resolve(), None)
     own = settings != config.teacher
-    home = out / "teachers" / sha256_json(to_settings(settings))[:8] if own else out
+    home = out / "teachers" / sha256_json(teacher_identity(config, settings))[:8] if own else out
     if settings.external is not None:
         require_source(settings.external)
         return PlannedTeacher(settings, home / "teacher", None)
@@ -75,6 +78,15 @@ def planned_teacher(config: RunConfig, compared: Compared, out: Path) -> Planned
         update={"keep": "last"}
     )  # the best would be chosen on the images that cells are scored on
     return PlannedTeacher(settings, job.bundle, job.model_copy(update={"config_digest": sha256_json(job.identity())}))
+
+
+def teacher_identity(config: RunConfig, settings: TeacherConfig) -> dict[str, Any]:
+    """What makes two teachers of a comparison the same: the weights of one that is given, else the settings that make it, in full."""
+    if settings.bundle is not None:
+        return {"bundle": identity_of(settings.bundle)}
+    if settings.external is not None:
+        return to_settings(settings)
+    return {**to_settings(settings), "iterations": settings.iterations or config.train.iterations, "seed": config.seed}
 
 
 def bring(config: RunConfig, teacher: PlannedTeacher) -> None:
