@@ -20,7 +20,10 @@ from gddctl.models.protocol import Outputs
 
 
 class Body(Protocol):
-    """What a family's wrapper offers: an ``nn.Module`` from images that fit to its own logits, and the features that it has."""
+    """What a family's wrapper offers: an ``nn.Module`` from images that fit to its own logits, and the features that it has.
+
+    One whose library brings logits to the images' size with the corners aligned says ``align_corners = True``.
+    """
 
     def __call__(self, images: Tensor) -> Outputs:
         """Shape: (B, 3, H, W) float, normalised its own way."""
@@ -68,9 +71,12 @@ class External(nn.Module):
         return Outputs(logits=outputs.logits.index_select(1, self._order), features=features)
 
     def predict_logits(self, images: Tensor) -> Tensor:
-        """Logits at the input's size. Shape: (B, 3, H, W) -> (B, K, H, W)."""
+        """Logits at the input's size, enlarged as the network's own library does. Shape: (B, 3, H, W) -> (B, K, H, W)."""
         size = (images.shape[-2], images.shape[-1])
-        return F.interpolate(self(images).logits, size=size, mode="bilinear", align_corners=False)
+        logits = self(images).logits
+        if getattr(self.body, "align_corners", False):  # to the images as the network saw them; what `fitted` did is undone below
+            logits = F.interpolate(logits, size=fitted_size(size, self._multiple, self._size), mode="bilinear", align_corners=True)
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
     def plain_state_dict(self) -> dict[str, Tensor]:
         """The state under the library's own key names; copies, because some networks use one tensor twice."""
@@ -107,8 +113,13 @@ def fitted(images: Tensor, multiple: int, size: tuple[int, int] | None) -> Tenso
 
     Shape: (B, 3, H, W) -> (B, 3, H', W').
     """
-    height, width = images.shape[-2], images.shape[-1]
-    wanted = size or (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
-    if wanted == (height, width):
+    given = (images.shape[-2], images.shape[-1])
+    wanted = fitted_size(given, multiple, size)
+    if wanted == given:
         return images
     return F.interpolate(images, size=wanted, mode="bilinear", align_corners=False)
+
+
+def fitted_size(given: tuple[int, int], multiple: int, size: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) of :func:`fitted` images."""
+    return size or (-(-given[0] // multiple) * multiple, -(-given[1] // multiple) * multiple)

@@ -25,13 +25,14 @@ _GIVEN = ("encoder_name", "encoder_weights", "classes", "in_channels", "activati
 
 
 class SmpBody(nn.Module):
-    """Encoder, decoder and the head's convolution; the head's upsampling is left to whoever reads the logits."""
+    """Encoder, decoder and the head's convolution; the head's upsampling, with aligned corners, is left to whoever reads the logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.encoder = cast(nn.Module, model.encoder)
         self.decoder = cast(nn.Module, model.decoder)
         self.segmentation_head = cast(nn.Sequential, model.segmentation_head)
+        self.align_corners = any(isinstance(part, nn.Upsample) and bool(part.align_corners) for part in self.segmentation_head)
 
     def forward(self, images: Tensor) -> Outputs:
         """Shape: (B, 3, H, W) float, normalised -> logits at the decoder's stride."""
@@ -54,7 +55,7 @@ def read_smp(source: SmpSource) -> Found:
     """A state dict of ``arch`` on ``encoder``, or a folder that says both.
 
     Raises:
-        ConfigError: neither the settings nor the folder say arch and encoder; or the library does not know them.
+        ConfigError: neither the settings nor the folder say arch and encoder; or the library does not know them; or a DPT.
         UsageError, ArtifactError: no such file; damaged; other keys or shapes than this network's; not made for RGB and logits.
     """
     said: Mapping[str, Any] = {}
@@ -67,6 +68,11 @@ def read_smp(source: SmpSource) -> Found:
         raise ConfigError(
             "teacher.external: a state dict does not say which network it belongs to",
             remedy="set teacher.external.arch and .encoder as smp.create_model names them, e.g. unetplusplus and resnet101",
+        )
+    if arch == "dpt":  # its decoder is asked in another way, and its head is another
+        raise ConfigError(
+            "teacher.external.arch: smp's dpt is not read",
+            remedy="any other architecture of smp is, and so is a DPT of transformers (kind: transformers); see docs/teachers.md",
         )
     options = {key: value for key, value in said.items() if key not in _GIVEN and not key.startswith("_")} | source.options
     checkpoint = read_checkpoint(file)

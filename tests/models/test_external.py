@@ -183,6 +183,25 @@ def test_smp_state_dict_answers_as_the_library_at_any_size(tmp_path: Path) -> No
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("arch", "stride"), [("fpn", 4), ("deeplabv3", 8), ("pspnet", 8)])
+def test_smp_logits_are_enlarged_as_its_own_head_does(tmp_path: Path, arch: str, stride: int) -> None:
+    """Its heads align the corners; reading them otherwise shifts every border near the edges of the image."""
+    source = _smp_file(tmp_path, None, arch)
+    brought = bring(source, ("car", "sky", "road"), SPEC, ((64, 96),), NAMES)
+    model = smp.create_model(arch, "tu-test_resnet", None, classes=3).eval()
+    model.load_state_dict(torch.load(source.path, weights_only=True))
+    images = torch.randn(1, 3, 64, 96)
+    theirs = model(images)[:, [2, 1, 0]]
+    again = build_external(brought.network)  # as a bundle is opened
+    again.body.load_state_dict(brought.model.plain_state_dict())
+    for ours in (brought.model, again.eval()):
+        assert ours(images).logits.shape[-1] == 96 // stride
+        assert torch.allclose(ours.predict_logits(images), theirs, atol=SAME_SUMS)
+    shifted = F.interpolate(brought.model(images).logits, size=(64, 96), mode="bilinear", align_corners=False)
+    assert not torch.allclose(shifted, theirs, atol=SAME_SUMS)  # the partner: it does make a difference
+
+
+@torch.no_grad()
 def test_smp_folder_says_everything_by_itself(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = smp.Unet("tu-test_resnet", encoder_weights=None, classes=3, decoder_channels=(32, 24, 16, 16, 8)).eval()
@@ -209,6 +228,8 @@ def test_smp_mistakes(tmp_path: Path) -> None:
         read_smp(SmpSource(path=tmp_path / "net.pth"))
     with pytest.raises(ConfigError, match="smp makes no 'unetz'"):
         read_smp(source.model_copy(update={"arch": "unetz"}))
+    with pytest.raises(ConfigError, match="smp's dpt is not read"):
+        read_smp(source.model_copy(update={"arch": "dpt"}))
     with pytest.raises(ConfigError, match="smp makes no 'unet' on 'resnet17'"):
         read_smp(source.model_copy(update={"encoder": "resnet17"}))
     folder = tmp_path / "folder"
