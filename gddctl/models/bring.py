@@ -10,6 +10,7 @@ import torch
 from gddctl.core.artifact.network import ImportedNetwork
 from gddctl.core.class_match import match_classes
 from gddctl.core.config.external import External as Source
+from gddctl.core.config.load import parse
 from gddctl.core.errors import ArtifactError, ConfigError
 from gddctl.core.preprocess import PreprocessSpec
 from gddctl.models.external import External, fitted
@@ -120,7 +121,7 @@ def _stride(images: torch.Tensor, seen: Outputs) -> int:
 
 def _preprocess(source: Source, found: Found, spec: PreprocessSpec) -> PreprocessSpec:
     if source.mean is not None and source.std is not None:
-        own = Normalisation(source.mean, source.std)
+        own = Normalisation(source.mean, source.std, found.normalisation.channel_order if found.normalisation is not None else "rgb")
     elif found.normalisation is not None:
         own = found.normalisation
     else:
@@ -129,4 +130,5 @@ def _preprocess(source: Source, found: Found, spec: PreprocessSpec) -> Preproces
             remedy="set teacher.external.mean and .std, in RGB order, of pixel / 255",
         )
     order = source.channel_order or own.channel_order
-    return PreprocessSpec.model_validate({**spec.model_dump(), "mean": own.mean, "std": own.std, "channel_order": order})
+    said = {**spec.model_dump(mode="json"), "mean": own.mean, "std": own.std, "channel_order": order}
+    return parse(PreprocessSpec, said, "teacher.external")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -119,7 +120,7 @@ def read_transformers(source: TransformersSource) -> Found:
         outputs=len(model.config.id2label),
         describe=lambda common: TransformersNetwork(config=config, **common),
         names=names,
-        normalisation=_normalisation(folder / "preprocessor_config.json") or _OWN.get(family),
+        normalisation=_normalisation(folder / "preprocessor_config.json", source) or _OWN.get(family),
         size=square if family in _ONE_SIZE else None,
         licence=licence_in(folder),
     )
@@ -162,27 +163,53 @@ def _names(labels: Mapping[int, str]) -> tuple[str, ...] | None:
     return None if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
 
 
-def _normalisation(path: Path) -> Normalisation | None:
-    """What the image processor beside the weights does; None where there is none."""
-    if not path.is_file():
+def _normalisation(path: Path, source: TransformersSource) -> Normalisation | None:
+    """What the image processor beside the weights does, but for what the settings say; None where there is none.
+
+    Raises:
+        ArtifactError: it says what cannot be followed, and the settings do not say it instead.
+    """
+    told = source.mean is not None and source.std is not None
+    if not path.is_file() or (told and source.channel_order is not None):
         return None
     said = read_json(path)
     if not isinstance(said, dict):
         raise ArtifactError(f"{path}: expected an object", remedy="restore the file, or remove it and set teacher.external.mean and .std")
     order = "bgr" if said.get("do_flip_channel_order") else "rgb"
+    if source.mean is not None and source.std is not None:
+        return Normalisation(source.mean, source.std, order)
     if said.get("do_rescale", True) is False:
         raise ArtifactError(
             f"{path}: do_rescale is false; which range the model wants is not clear", remedy="set teacher.external.mean and .std"
         )
-    scale = 255.0 * float(said.get("rescale_factor", 1 / 255))  # of pixel / 255
+    scale = 255.0 * _numbers(path, "rescale_factor", said.get("rescale_factor", 1 / 255), 1)[0]  # of pixel / 255
     mean, std = said.get("image_mean"), said.get("image_std")
     if said.get("do_normalize", mean is not None) is False or mean is None or std is None:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    pairs = [(float(m) / scale, float(s) / scale) for m, s in zip(mean, std, strict=True)]
-    means, stds = zip(*pairs, strict=True)
+    means = _numbers(path, "image_mean", mean, 3, divisor=scale, most=1.0)
+    stds = _numbers(path, "image_std", std, 3, divisor=scale)
     if order == "bgr":  # theirs stand in the order of the channels, ours in RGB order
         means, stds = means[::-1], stds[::-1]
-    return Normalisation(means, stds, order)
+    return Normalisation((means[0], means[1], means[2]), (stds[0], stds[1], stds[2]), order)
+
+
+def _numbers(path: Path, key: str, value: Any, count: int, *, divisor: float = 1.0, most: float | None = None) -> tuple[float, ...]:
+    """``count`` numbers divided by ``divisor``: from 0 to ``most``, or above 0 where there is no most.
+
+    Raises:
+        ArtifactError: something else stands there.
+    """
+    given = [value] if count == 1 else value
+    if isinstance(given, list | tuple) and len(given) == count and all(type(item) in (int, float) for item in given):
+        found = tuple(item / divisor for item in given)
+        if all(math.isfinite(item) and (item > 0 if most is None else 0 <= item <= most) for item in found):
+            return found
+    wanted = (
+        "a number above 0" if count == 1 else f"{count} numbers, each " + ("above 0" if most is None else "of a grey value of 0 to 255")
+    )
+    raise ArtifactError(
+        f"{path}: {key} is {json.dumps(value)[:80]}, expected {wanted}", remedy="correct the file, or set teacher.external.mean and .std"
+    )
 
 
 def _as_map(state: Tensor, size: tuple[int, int]) -> Tensor | None:

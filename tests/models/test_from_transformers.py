@@ -143,6 +143,26 @@ def test_the_image_processor_beside_the_weights_is_heeded(saved: Any, tmp_path: 
     assert normalised(do_normalize=False).std == (1.0, 1.0, 1.0)
     with pytest.raises(ArtifactError, match="do_rescale is false"):
         normalised(do_rescale=False)
+    good: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_flip_channel_order": True}
+    for key, value, words in (
+        ("rescale_factor", None, "rescale_factor is null, expected a number above 0"),
+        ("image_mean", 0.5, "image_mean is 0.5, expected 3 numbers"),
+        ("image_mean", [127.5] * 3, r"image_mean is \[127.5, 127.5, 127.5\], expected 3 numbers, each of a grey value"),
+        ("image_std", [0.5, 0.0, 0.5], "image_std is .*, expected 3 numbers, each above 0"),
+    ):
+        with pytest.raises(ArtifactError, match=words):
+            normalised(**{**good, key: value})
+        # The remedy: what the settings say holds, and the order of channels is still the file's where they do not say it.
+        said = TransformersSource(path=folder, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
+        for order, wanted in ((None, "bgr"), ("rgb", "rgb")):
+            told = bring(said.model_copy(update={"channel_order": order}), OURS, SPEC, ((64, 96),)).preprocess
+            assert (told.mean, told.channel_order) == ((0.1, 0.2, 0.3), wanted)
+
+
+def test_a_family_s_order_of_channels_outlives_mean_and_std_of_the_settings(saved: Any) -> None:
+    said = TransformersSource(path=saved("mobilevit")[1], mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
+    assert bring(said, OURS, SPEC, ((64, 64),)).preprocess.channel_order == "bgr"
+    assert bring(said.model_copy(update={"channel_order": "rgb"}), OURS, SPEC, ((64, 64),)).preprocess.channel_order == "rgb"
 
 
 def test_licence_and_names_come_from_the_folder(saved: Any, tmp_path: Path) -> None:
