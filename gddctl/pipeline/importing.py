@@ -12,6 +12,7 @@ from typing_extensions import assert_never
 
 import gddctl
 from gddctl.core.artifact.card import Card, Origin, TrainingRecord
+from gddctl.core.artifact.card_io import read_card
 from gddctl.core.artifact.network import architecture_of
 from gddctl.core.classes import ClassTable
 from gddctl.core.config.external import External, NamedClasses
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _STAGING = "bundle"  # a bundle without its evaluation, where trainings keep theirs
 _WEIGHTS = ("*.safetensors", "*.bin")  # in one file or several
+_BESIDE = ("config.json", "preprocessor_config.json")  # of a folder: what else the import goes by
 
 
 def import_teacher(config: RunConfig, folder: Path) -> Path:
@@ -90,6 +92,29 @@ def sha256_of(source: External) -> str:
     raise UsageError(
         f"teacher.external.path: {source.path}: a folder without weights ({' or '.join(_WEIGHTS)})",
         remedy="name the checkpoint file, or the folder that save_pretrained wrote",
+    )
+
+
+def files_beside(source: External) -> dict[str, str]:
+    """SHA-256 of what an import goes by besides the weights, where it is there: the folder's configs, and the file of class names."""
+    found = {name: path for name in _BESIDE if (path := source.path / name).is_file()}
+    if isinstance(source.classes, Path) and source.classes.is_file():
+        found["classes"] = source.classes
+    return {name: sha256_file(path) for name, path in found.items()}
+
+
+def require_same_source(bundle: Path, source: External) -> None:
+    """The bundle that stands was imported from the checkpoint that lies there now; one that is gone is not asked for.
+
+    Raises:
+        UsageError: the checkpoint is another than it was.
+    """
+    origin = read_card(bundle).origin
+    if origin is None or not source.path.exists() or (found := sha256_of(source)) == origin.sha256:
+        return
+    raise UsageError(
+        f"{bundle}: imported from another checkpoint than {source.path} is now (sha256 {origin.sha256[:12]}…, found {found[:12]}…)",
+        remedy=f"name another --out; or remove {bundle} to import it anew, where no student of this folder came from it",
     )
 
 

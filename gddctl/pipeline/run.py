@@ -25,7 +25,7 @@ from gddctl.pipeline import folder as folders
 from gddctl.pipeline.export_plan import export_names
 from gddctl.pipeline.exporting import Order, export_bundle
 from gddctl.pipeline.folder import Stage
-from gddctl.pipeline.importing import import_teacher, sha256_of
+from gddctl.pipeline.importing import files_beside, import_teacher, sha256_of
 from gddctl.pipeline.judging import bench_images, bench_into, evaluate_on, ladder_of_run
 from gddctl.pipeline.pictures import draw
 from gddctl.pipeline.preflight import look_ahead
@@ -147,6 +147,7 @@ def _training(config: RunConfig, out: Path, role: Role) -> Stage:
         )
     if role == "teacher" and (source := config.teacher.external) is not None:
         inputs: dict[str, Any] = {"source": to_settings(source), "weights": sha256_of(source), "data": to_settings(config.data)}
+        inputs |= {"beside": beside} if (beside := files_beside(source)) else {}
         return Stage(role, f"import the teacher from {source.path}", inputs, (role,), lambda: _ignore(import_teacher(config, out)))
     # The student's teacher is the copy in this folder, so that the folder holds everything the student came from.
     inside = config.model_copy(update={"teacher": config.teacher.model_copy(update={"bundle": None})})

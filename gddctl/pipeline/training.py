@@ -132,18 +132,21 @@ def bring_teacher(config: RunConfig, folder: Path, role: Role) -> None:
     """Import the teacher that ``role`` is, or needs, where it comes from elsewhere and does not stand in ``folder`` yet.
 
     Raises:
-        UsageError: under torchrun a student's teacher must stand already.
+        UsageError: under torchrun a student's teacher must stand already; or the one that stands came from another checkpoint.
     """
     needed = role == "teacher" or (role == "student" and config.distill.method.kind != "none")
-    if config.teacher.external is None or not needed or is_bundle(folder / "teacher"):
+    if config.teacher.external is None or not needed:
+        return
+    from gddctl.pipeline.importing import import_teacher, require_same_source
+
+    if is_bundle(folder / "teacher"):
+        require_same_source(folder / "teacher", config.teacher.external)
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and role == "student":
         raise UsageError(
             f"{folder / 'teacher'}: teacher.external is not imported yet, and the other processes of torchrun would not wait for it",
             remedy=f"first: gddctl train, the same settings and --out {folder}",
         )
-    from gddctl.pipeline.importing import import_teacher
-
     import_teacher(config, folder)
 
 

@@ -29,7 +29,7 @@ from gddctl.export.onnx_graph import export_logits
 from gddctl.pipeline.importing import _said_names, import_teacher
 from gddctl.pipeline.run import _training
 from gddctl.pipeline.settings import Flags, external_at, resolve
-from gddctl.pipeline.training import train_one
+from gddctl.pipeline.training import bring_teacher, train_one
 
 GDDCTL = Path(sys.executable).with_name("gddctl")
 OURS = open_dataset(RunConfig().data, "val").classes.names
@@ -218,9 +218,43 @@ def test_a_run_imports_once_and_a_missing_file_stops_it_at_once(tmp_path: Path) 
         import_teacher(run_config({"kind": "transformers", "path": str(tmp_path / "empty")}), tmp_path / "run")
 
 
-def test_under_torchrun_a_student_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gddctl.pipeline.training import bring_teacher
+def test_what_an_import_goes_by_is_part_of_its_stage(tmp_path: Path) -> None:
+    plain = smp_file(tmp_path)
+    inputs = _training(run_config({**plain, "classes": "dataset"}), tmp_path, "teacher").inputs
+    assert "beside" not in inputs  # nothing but the weights: the stage is named as it always was
+    (tmp_path / "classes.yaml").write_text("- {id: 0, name: road}\n")
+    folder = tmp_path / "net"
+    folder.mkdir()
+    Path(plain["path"]).rename(folder / "model.safetensors")
+    for name in ("config.json", "preprocessor_config.json"):
+        (folder / name).write_text("{}")
+    config = run_config({"kind": "transformers", "path": str(folder), "classes": str(tmp_path / "classes.yaml")})
+    seen = {_training(config, tmp_path, "teacher").digest}
+    for path in (folder / "config.json", folder / "preprocessor_config.json", tmp_path / "classes.yaml"):
+        path.write_text(path.read_text() + " ")
+        seen.add(_training(config, tmp_path, "teacher").digest)
+    assert len(seen) == 4
+    (folder / "notes.txt").write_text("the partner: what an import does not read")
+    assert _training(config, tmp_path, "teacher").digest in seen
 
+
+def test_a_teacher_that_stands_is_of_the_checkpoint_that_lies_there(tmp_path: Path) -> None:
+    external = {**smp_file(tmp_path), "classes": "dataset"}
+    config, run = run_config(external), tmp_path / "run"
+    import_teacher(config, run)
+    bring_teacher(config, run, "student")  # the same: nothing to do
+    state = torch.load(external["path"], weights_only=True)
+    state["segmentation_head.0.bias"] += 1
+    torch.save(state, external["path"])
+    for role in ("teacher", "student"):
+        with pytest.raises(UsageError, match=r"imported from another checkpoint than .*fpn\.pth is now"):
+            bring_teacher(config, run, role)
+    bring_teacher(config, run, "baseline")  # it has no teacher
+    Path(external["path"]).unlink()
+    bring_teacher(config, run, "student")  # the bundle holds all that a student needs
+
+
+def test_under_torchrun_a_student_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="not imported yet.*first: gddctl train"):
         bring_teacher(run_config({"kind": "smp", "path": "x"}), tmp_path / "run", "student")
