@@ -56,7 +56,10 @@ def evaluate(
 
 
 def _following(model: Path, report: EvalReport) -> str:
-    if report.assisted is not None:
+    from gddctl.core.artifact.card import is_bundle
+    from gddctl.core.artifact.card_io import read_card
+
+    if report.assisted is not None or (is_bundle(model) and read_card(model).origin is not None):  # neither is exported: they teach
         return f"gddctl distill --teacher {model}"
     return f"gddctl export {model}" if model.is_dir() else f"gddctl bench {model}"
 

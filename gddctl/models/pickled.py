@@ -18,6 +18,11 @@ from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.models.weights import read_weights
 
 _WRAPPERS = ("state_dict", "model")  # keys under which mmsegmentation, Lightning and torchvision's own scripts put the weights
+# From what is pickled, wrapped under one of these keys or not, weights or a whole module, to weights alone.
+_RESAVE = (
+    'c = torch.load("FILE", weights_only=False); c = c.get("state_dict", c.get("model", c)) if isinstance(c, dict) else c; '
+    'torch.save(c.state_dict() if isinstance(c, torch.nn.Module) else c, "NEW")'
+)
 _PARALLEL = "module."  # what DataParallel and DistributedDataParallel put before every key
 
 
@@ -75,10 +80,9 @@ def _load(path: Path) -> Any:
             raise ArtifactError(f"{path}: not a checkpoint that torch reads ({_short(error)})", remedy="check the path") from error
         raise ArtifactError(
             f"{path}: holds a Python object ({found[1]}) besides the weights; unpickling one could run any code, so it is not loaded",
-            remedy="where you trust its source and can import that object, save the weights alone: "
-            'c = torch.load(FILE, weights_only=False); torch.save({"state_dict": c["state_dict"]}, NEW)',
+            remedy=f"where you trust its source and can import that object, save the weights alone: {_RESAVE}",
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{path}: damaged, or not a checkpoint ({_short(error)})", remedy="fetch it again") from error
 
 

@@ -295,11 +295,30 @@ def test_pickled_objects_are_refused_in_words_and_never_run(tmp_path: Path) -> N
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("form", ["state_dict", "model", "module", "module under a key"])
+def test_the_remedy_for_pickled_objects_makes_a_file_that_is_read(tmp_path: Path, form: str) -> None:
+    net = nn.Linear(2, 3)
+    whole: dict[str, Any] = {
+        "state_dict": {"state_dict": net.state_dict(), "args": Harmful(tmp_path / "ran")},
+        "model": {"model": net.state_dict(), "args": Harmful(tmp_path / "ran")},
+        "module": net,
+        "module under a key": {"model": net, "epoch": 3},
+    }
+    torch.save(whole[form], tmp_path / "in.pth")
+    with pytest.raises(ArtifactError, match="holds a Python object") as refused:
+        read_checkpoint(tmp_path / "in.pth")
+    line = str(refused.value).partition("save the weights alone: ")[2]
+    exec(line.replace("FILE", str(tmp_path / "in.pth")).replace("NEW", str(tmp_path / "out.pth")), {"torch": torch})
+    assert torch.equal(read_checkpoint(tmp_path / "out.pth").state["weight"], net.weight)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("text.pth", b"no checkpoint", "not a checkpoint"),
         ("empty.pth", b"", "not a checkpoint"),
+        ("pops_nothing.pth", b"\x80\x02.", "not a checkpoint"),
+        ("keys_of_lists.pth", b"\x80\x02}]K\x01s.", "not a checkpoint"),
         ("short.safetensors", b"\x00\x01", "not a whole safetensors file"),
     ],
 )

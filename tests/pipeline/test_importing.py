@@ -142,6 +142,7 @@ def test_eval_in_a_process_of_its_own_and_no_export(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["miou"] == pytest.approx(trained.miou)
+    assert json.loads(done.stdout)["next"] == f"gddctl distill --teacher {run / 'teacher'}"  # not export, which is refused below
     with pytest.raises(ArtifactError, match=r"an imported teacher \(smp-fpn-tu-test_resnet-s4\); it is neither exported nor trained on"):
         export_logits(run / "teacher", tmp_path / "x.onnx")
 

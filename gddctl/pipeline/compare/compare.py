@@ -221,7 +221,8 @@ class _Work:
             notes.append("Peak memory of trainings on the processor includes the interpreter and its libraries.")
         if len(self._slots) > 1:
             notes.append(f"{len(self._slots)} cells trained side by side: seconds per step of cells are from then.")
-        networks = [self._config.student, self._config.teacher]
+        trained = [plan.settings for plan in self._teachers.values() if plan is not None and plan.job is not None]
+        networks = [self._config.student, *trained]  # what the settings say of a teacher is true of one that is trained here
         if self._config.student.init is None and all(network.encoder_weights == "none" for network in networks):
             notes.append("Networks start from random weights, without ImageNet.")
         return write_result(self._out, self._config, arms, recorded, teacher, notes, self._unmeasured(recorded))
