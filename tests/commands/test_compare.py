@@ -175,6 +175,8 @@ def test_words_that_cannot_be_meant_are_refused(settings: Path, cli: Cli, tmp_pa
     assert typo.code == 2 and "unknown method 'cdw'; did you mean 'cwd'?" in typo.err
     for name in ("kd", "cirkd", "gdd:fast", "both"):
         assert name in typo.err
+    runs = cli("compare", settings, "--set", "compare.neighbours=50", "--out", tmp_path / "a")
+    assert runs.code == 5 and "compare.neighbours" in runs.err
     limited = cli("compare", settings, "--set", "train.time_limit=5", "--out", tmp_path / "a")
     assert limited.code == 2 and "train.time_limit" in limited.err and "--budget" in limited.err
     assert not (tmp_path / "a").exists()
