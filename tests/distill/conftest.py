@@ -60,6 +60,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+class At(SilentReporter):
+    """Does something after ``step`` steps."""
+
+    def __init__(self, step: int, action: Callable[[], object]) -> None:
+        self._step, self._action = step, action
+
+    def tick(self, done: int) -> None:
+        if done == self._step:
+            self._action()
+
+
 class Crash(Exception):
     """Stands for anything that ends the process."""
 

@@ -18,19 +18,9 @@ from gddctl.distill.progress import SilentReporter
 from gddctl.distill.resume import Checkpoints
 from gddctl.distill.run import run_job
 from gddctl.models.checkpoint import load_bundle, save_bundle
+from tests.distill.conftest import At
 
 MakeJob = Callable[..., TrainJob]
-
-
-class At(SilentReporter):
-    """Does something after ``step`` steps."""
-
-    def __init__(self, step: int, action: Callable[[], object]) -> None:
-        self._step, self._action = step, action
-
-    def tick(self, done: int) -> None:
-        if done == self._step:
-            self._action()
 
 
 def test_a_layer_that_does_not_exist_lists_those_that_do() -> None:

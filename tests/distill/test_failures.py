@@ -28,19 +28,9 @@ from gddctl.distill.progress import SilentReporter
 from gddctl.distill.resume import Checkpoints
 from gddctl.distill.run import run_job
 from gddctl.distill.snapshot import require_finite
+from tests.distill.conftest import At
 
 MakeJob = Callable[..., TrainJob]
-
-
-class At(SilentReporter):
-    """Does something after ``step`` steps."""
-
-    def __init__(self, step: int, action: Callable[[], object]) -> None:
-        self._step, self._action = step, action
-
-    def tick(self, done: int) -> None:
-        if done == self._step:
-            self._action()
 
 
 def test_a_loss_that_is_nan_stops_and_keeps_the_checkpoint(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
