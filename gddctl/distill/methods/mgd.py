@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gddctl.core.config.methods import Mgd
+from gddctl.distill.generators import build_generator
 from gddctl.distill.losses import channel_kl, squared_error_per_image
 from gddctl.distill.methods.places import LOGITS, channels_at, like, project
 from gddctl.models.protocol import Outputs
@@ -26,11 +27,7 @@ class MgdDistiller(nn.Module):
     def __init__(self, config: Mgd, student_channels: int, teacher_channels: int, generator: torch.Generator | None) -> None:
         super().__init__()
         self.align = project(student_channels, teacher_channels, bias=True)
-        self.generator = nn.Sequential(
-            nn.Conv2d(teacher_channels, teacher_channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(teacher_channels, teacher_channels, 3, padding=1),
-        )
+        self.generator = build_generator("full", teacher_channels, teacher_channels)  # GDD's is this one
         self.stage, self.weight, self.masked = config.stage, config.weight, config.masked
         self.logits_weight, self.logits_temperature = config.logits_weight, config.logits_temperature
         self.random = generator
