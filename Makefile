@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 	@test -n "$(PYTHON)" || { echo "gddctl needs CPython 3.11, 3.12 or 3.13 with venv (on Debian and Ubuntu: apt install python3-venv)"; exit 4; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/$$($(BIN)/python -c 'import sys; print("py3%d" % sys.version_info[1])').txt \
-		--editable '.[train,$(RUNTIME),report,dev]'
+		--editable '.[train,$(RUNTIME),report,serve,dev]'
 	touch $(STAMP)
 
 demo: setup

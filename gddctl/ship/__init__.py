@@ -1,0 +1,1 @@
+"""A model, packed: a folder that needs nothing else."""
