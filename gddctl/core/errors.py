@@ -48,6 +48,22 @@ class DataError(GddctlError):
     exit_code = 5
 
 
+class ImageTooLarge(DataError):
+    """An image of more pixels than the caller allows, told from its header alone.
+
+    Attributes:
+        width, height: as the header has them, pixels.
+        limit: of their product.
+    """
+
+    def __init__(self, place: str, width: int, height: int, limit: int) -> None:
+        super().__init__(
+            f"{place}: {width} x {height} = {width * height} pixels, expected at most {limit}",
+            remedy="make it smaller, or raise the limit with --max-pixels",
+        )
+        self.width, self.height, self.limit = width, height, limit
+
+
 class ArtifactError(GddctlError):
     """A bundle, checkpoint or exported file that is broken, tampered with, or for something else."""
 

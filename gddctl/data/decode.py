@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from gddctl.core.errors import DataError, UsageError
+from gddctl.core.errors import DataError, ImageTooLarge, UsageError
 
 # Everything Pillow was seen to raise on damaged files, besides its own OSError family.
 _DAMAGE = (
@@ -31,19 +34,25 @@ _DAMAGE = (
 
 _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# What is read from strangers. Pillow knows many more; of those, some start other programs (EPS) or are hardly ever read.
+_COMMON = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_SKIP = "restore the file, or leave it out with --skip-bad"  # of a data set
+_REPLACE = "replace it with a whole image file"
+_HEADER = threading.Lock()  # Pillow's own limit on pixels is one for the whole process
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
     """Read an image file as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
     Raises:
         UsageError: there is no such file.
         DataError: the file is damaged or of a mode that has no 8-bit RGB reading; the message names it.
+        ImageTooLarge: see :func:`decode_image`.
     """
-    return decode_image(read_file(path), str(path))
+    return decode_image(read_file(path), str(path), max_pixels=max_pixels)
 
 
-def decode_image(data: bytes, place: str) -> NDArray[np.uint8]:
+def decode_image(data: bytes, place: str, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
     """Decode an encoded image to (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
     16-bit channels keep their high byte; alpha is dropped; palettes, grey and CMYK are converted.
@@ -51,21 +60,53 @@ def decode_image(data: bytes, place: str) -> NDArray[np.uint8]:
     Args:
         data: the encoded file.
         place: what to call it in an error.
+        max_pixels: width times height that the header may claim; None: Pillow's own limit, twice ``Image.MAX_IMAGE_PIXELS``. A caller
+            that names one reads files of strangers: it also gets only the common formats.
+
+    Raises:
+        DataError: damaged, no image, or pixels that are not 8 or 16 bits.
+        ImageTooLarge: the header claims more pixels than ``max_pixels``; none has been decoded.
+    """
+    if max_pixels is None:
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                return from_pillow(opened, place)
+        except _DAMAGE as error:
+            raise _damaged(place, "image", error) from error
+    with open_limited(data, place, max_pixels=max_pixels) as opened:
+        return from_pillow(opened, place, remedy=_REPLACE)
+
+
+@contextmanager
+def open_limited(data: bytes, place: str, *, max_pixels: int) -> Iterator[Image.Image]:
+    """An encoded image whose header has been read and no more, so that its ``size``, as stored, is known.
+
+    Raises:
+        DataError, ImageTooLarge: as :func:`decode_image`.
     """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return from_pillow(opened, place)
+        with _HEADER:
+            pillows_own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                Image.init()
+                opened = Image.open(io.BytesIO(data), formats=[name for name in _COMMON if name in Image.OPEN])
+            finally:
+                Image.MAX_IMAGE_PIXELS = pillows_own
     except _DAMAGE as error:
-        raise _damaged(place, "image", error) from error
+        raise _damaged(place, "image", error, _REPLACE) from error
+    with opened:
+        if opened.width * opened.height > max_pixels:
+            raise ImageTooLarge(place, opened.width, opened.height, max_pixels)
+        yield opened
 
 
-def from_pillow(image: Image.Image, place: str) -> NDArray[np.uint8]:
+def from_pillow(image: Image.Image, place: str, *, remedy: str = _SKIP) -> NDArray[np.uint8]:
     """An opened Pillow image as (H, W, 3) uint8 RGB, by the rules of :func:`decode_image`."""
     try:
         image.load()
         return _rgb(ImageOps.exif_transpose(image), place)
     except _DAMAGE as error:
-        raise _damaged(place, "image", error) from error
+        raise _damaged(place, "image", error, remedy) from error
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
@@ -169,7 +210,7 @@ def _refuse_lossy(image: Image.Image, path: Path) -> None:
         raise DataError(f"{path}: the mask is a JPEG, whose compression changes ids along every edge", remedy="make the masks again as PNG")
 
 
-def _damaged(place: str, what: str, error: Exception) -> DataError:
+def _damaged(place: str, what: str, error: Exception, remedy: str = _SKIP) -> DataError:
     reason = " ".join(str(error).split())[:120] or type(error).__name__
     article = "an" if what == "image" else "a"
-    return DataError(f"{place}: not readable as {article} {what} ({reason})", remedy="restore the file, or leave it out with --skip-bad")
+    return DataError(f"{place}: not readable as {article} {what} ({reason})", remedy=remedy)

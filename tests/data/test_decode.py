@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from gddctl.core.errors import DataError, UsageError
+from gddctl.core.errors import DataError, ImageTooLarge, UsageError
 from gddctl.data.decode import decode_image, read_image, read_mask, read_mask_ids, read_mask_rgb
 
 JPEG_STEP = 6  # grey values; quality 100 without chroma subsampling on a smooth picture
@@ -142,6 +142,41 @@ def test_damaged_bytes_never_end_in_anything_but_a_data_error(tmp_path: Path, mo
                 assert "broken.img" in str(error)
                 refused += 1
     assert refused > 50
+
+
+def bomb(height: int, width: int) -> bytes:
+    """A PNG whose header claims a size that nothing behind it fills."""
+    whole = png(1, 1, 8, 2, [b"\0\0\0"])
+    header = struct.pack(">II5B", width, height, 8, 2, 0, 0, 0)
+    return whole[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + whole[33:]
+
+
+def test_too_many_pixels_are_told_from_the_header_before_any_is_decoded() -> None:
+    with pytest.raises(ImageTooLarge, match=r"x: 20000 x 20000 = 400000000 pixels, expected at most 1000000; .*--max-pixels") as caught:
+        decode_image(bomb(20000, 20000), "x", max_pixels=1_000_000)
+    assert (caught.value.width, caught.value.height, caught.value.limit, caught.value.exit_code) == (20000, 20000, 1_000_000, 5)
+    with pytest.raises(DataError, match="not readable as an image") as other:  # within the limit: it is decoded, and found to be short
+        decode_image(bomb(30, 30), "x", max_pixels=900)
+    assert not isinstance(other.value, ImageTooLarge) and "--skip-bad" not in str(other.value)
+    with pytest.raises(ImageTooLarge):
+        decode_image(bomb(30, 30), "x", max_pixels=899)
+
+
+def test_a_limit_of_the_callers_replaces_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    whole = encoded(Image.fromarray(smooth()), "PNG")
+    with pytest.raises(DataError, match="decompression bomb"):
+        decode_image(whole, "x")
+    assert decode_image(whole, "x", max_pixels=20 * 32).shape == (20, 32, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100  # whoever else uses Pillow in this process keeps the limit
+
+
+def test_files_of_strangers_are_read_in_common_formats_only() -> None:
+    scribble = encoded(Image.fromarray(smooth()), "EPS")  # Pillow would start Ghostscript
+    with pytest.raises(DataError, match="cannot identify"):
+        decode_image(scribble, "x", max_pixels=10**6)
+    for form in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "TGA"):
+        assert decode_image(encoded(Image.fromarray(smooth()), form), "x", max_pixels=640).shape == (20, 32, 3)
 
 
 def test_a_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
