@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 # The sets worth naming beside a latency, by the kernel's spelling; the Arm ones after the x86 ones.
-_NOTABLE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "sve")
+NOTABLE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "sve")
 _X86 = ("x86_64", "amd64", "i686", "i386")
 
 
@@ -38,7 +38,7 @@ class Cpu:
 
     def describe(self) -> str:
         """One line: model and notable instruction sets."""
-        return " ".join([f"{self.model} ({self.machine}):", *(flag for flag in _NOTABLE if flag in self.flags)])
+        return " ".join([f"{self.model} ({self.machine}):", *(flag for flag in NOTABLE if flag in self.flags)])
 
 
 def parse_cpuinfo(text: str, machine: str) -> Cpu:
