@@ -107,7 +107,7 @@ def _place(model: TritonModel) -> Iterator[str]:
         case "onnxruntime":
             yield f"instance_group {{ count: 1 kind: {model.kind} }}"
             if model.kind != "KIND_CPU":
-                yield "# FP32 with all bits of its mantissa, as this file was proven. The name \"cuda\" here is known to Triton 24.07 and later."
+                yield '# FP32 with all bits of its mantissa, as this file was proven. The name "cuda" here is known to Triton 24.07 and later.'
                 yield 'optimization { execution_accelerators { gpu_execution_accelerator { name: "cuda" parameters { key: "use_tf32" value: "0" } } } }'
         case _ as never:
             assert_never(never)

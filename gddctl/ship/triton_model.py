@@ -126,7 +126,9 @@ def _of_engine(item: Shipped, onnx: dict[str, Shipped]) -> list[TritonModel | Le
         case "tensorrt-rtx":
             ready = None
             if parent is None:
-                return [LeftOut(item.path.name, f"built by TensorRT-RTX, which Triton does not load, and {record.onnx} is not in this release")]
+                return [
+                    LeftOut(item.path.name, f"built by TensorRT-RTX, which Triton does not load, and {record.onnx} is not in this release")
+                ]
         case _ as never:
             assert_never(never)
     return [TritonModel(item.path.stem, item.info, "tensorrt", "KIND_GPU", batches, ready, parent)]

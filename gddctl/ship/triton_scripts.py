@@ -13,6 +13,11 @@ release=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 [ "$#" -eq 1 ] || { echo "usage: sh $0 REPOSITORY   (the folder to make; Triton's --model-repository)" >&2; exit 2; }
 repository=$1
 mkdir -p -- "$repository"
+case $(CDPATH='' cd -- "$repository" && pwd)/ in
+  "$release"/*)
+    rmdir -p -- "$repository" 2>/dev/null || true
+    echo "error: $repository lies inside the release, which has to stay as it was released; name another folder" >&2; exit 2;;
+esac
 
 sha256() {
   if command -v sha256sum >/dev/null 2>&1; then sha256sum <"$1" | cut -d ' ' -f 1; else shasum -a 256 <"$1" | cut -d ' ' -f 1; fi
@@ -36,8 +41,9 @@ place() {{  # NAME FILE SHA256 NAME-FOR-TRITON
   check "$2" "$3"
   target=$repository/$1
   if [ -e "$target" ]; then
-    if cmp -s "$release/triton/models/$1/config.pbtxt" "$target/config.pbtxt" && cmp -s "$release/$2" "$target/1/$4"; then
-      echo "there already: $1"; return
+    if cmp -s "$release/triton/models/$1/config.pbtxt" "$target/config.pbtxt"; then
+      if cmp -s "$release/$2" "$target/1/$4"; then echo "there already: $1"; return; fi
+      if [ "$4" = model.plan ] && [ -f "$target/1/$4" ]; then echo "left alone: $1, a plan built here"; return; fi
     fi
     echo "error: $target holds something else; remove it, or name another folder" >&2; exit 5
   fi
