@@ -17,6 +17,7 @@ from gddctl.core.config.sections import DataConfig, ExportConfig, GatesConfig, P
 from gddctl.core.digest import sha256_json
 from gddctl.core.errors import GddctlError, UsageError
 from gddctl.core.files import write_json
+from gddctl.core.invocation import command_line
 from gddctl.core.reports.recovery import Recovery
 from gddctl.core.workspace import hold
 from gddctl.pipeline.calibrating import Calibration, bring_record
@@ -230,5 +231,5 @@ def _lowered(
     artifact, recovery = calibration.quantised(target, path, table=order.sensitivity)
     if recovery is not None:
         recoveries.append(recovery)
-        write_json(path.with_name(f"{name}-recovery-{target}.json"), recovery.to_json())
+        write_json(path.with_name(f"{name}-recovery-{target}.json"), {**recovery.to_json(), "command": command_line()})
     return artifact

@@ -20,6 +20,7 @@ from gddctl.core.config.sections import RunConfig
 from gddctl.core.digest import sha256_file, sha256_json
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import read_json, write_json, write_text
+from gddctl.core.invocation import command_line
 from gddctl.core.workspace import claim
 
 LEDGER = "stages.json"
@@ -86,9 +87,10 @@ def state_of(folder: Path, stage: Stage) -> str:
 
 
 def complete(folder: Path, stage: Stage, seconds: float) -> None:
-    """Note in the ledger that ``stage`` is done."""
+    """Note in the ledger that ``stage`` is done, when, and by which command: the page says so beside every figure."""
     rows = _ledger(folder)
-    rows[stage.name] = {"digest": stage.digest, "outputs": _fingerprints(folder, stage.outputs), "seconds": round(seconds, 3)}
+    done = {"seconds": round(seconds, 3), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": command_line()}
+    rows[stage.name] = {"digest": stage.digest, "outputs": _fingerprints(folder, stage.outputs), **done}
     write_json(folder / LEDGER, {"schema": 1, "stages": rows})
 
 

@@ -22,12 +22,13 @@ from gddctl.core.lazy import require
 from gddctl.core.reports.evaluation import EVAL_SCHEMA
 from gddctl.core.workspace import belongs, hold, is_run
 from gddctl.pipeline import folder as folders
+from gddctl.pipeline.drifting import write_drifts
 from gddctl.pipeline.export_plan import export_names
 from gddctl.pipeline.exporting import Order, export_bundle
 from gddctl.pipeline.folder import Stage
 from gddctl.pipeline.importing import files_beside, import_teacher, sha256_of
 from gddctl.pipeline.judging import bench_images, bench_into, evaluate_on, ladder_of_run
-from gddctl.pipeline.pictures import draw
+from gddctl.pipeline.pictures import FORM, draw
 from gddctl.pipeline.preflight import look_ahead
 from gddctl.pipeline.summary import Summary, summarise
 from gddctl.pipeline.training import do_job, job_of
@@ -208,6 +209,7 @@ def _parity(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
         for left_out in report.skipped:
             log.info("parity: %s -> %s: %s (%s)", left_out.reference, left_out.title, left_out.state, left_out.reason)
         write_json(out / "parity.json", report.to_json())
+        write_drifts(out, files, config.data)
 
     inputs = {
         "models": [identity_of(path) for path in (out / "student", *files)],
@@ -230,8 +232,9 @@ def _pictures(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
     int8 = [path for label, path in _artifacts(config, out).items() if label.startswith("int8") and label.endswith("logits")]
     if int8:
         models["student INT8"] = int8[0]
-    inputs = {"models": {title: identity_of(path) for title, path in models.items()}, "data": settings["data"]}
-    return Stage("pictures", _WHAT["pictures"], inputs, ("pictures",), lambda: _ignore(draw(out, config.data, models)))
+    changes = [("student", "student INT8")] if int8 else []
+    inputs = {"models": {title: identity_of(path) for title, path in models.items()}, "data": settings["data"], "form": FORM}
+    return Stage("pictures", _WHAT["pictures"], inputs, ("pictures",), lambda: _ignore(draw(out, config.data, models, changes=changes)))
 
 
 def _ignore(_: object) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 DRIFT_SCHEMA = 1
+DRIFTS_NAME = "drift.json"  # in a run folder
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,19 @@ class DriftReport:
     def to_json(self) -> dict[str, Any]:
         """JSON form, with its schema number; ``first`` is written for readers."""
         return {"schema": DRIFT_SCHEMA, **asdict(self), "first": self.first.name if self.first else None}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> DriftReport:
+        """Read back :meth:`to_json`; what drifted is computed anew."""
+        given = {item.name: value[item.name] for item in fields(cls)}
+        return cls(**{**given, "tensors": tuple(TensorDrift(**tensor) for tensor in value["tensors"])})
+
+
+def drifts_to_json(reports: Sequence[DriftReport]) -> dict[str, Any]:
+    """A run's comparisons in one file."""
+    return {"schema": DRIFT_SCHEMA, "reports": [report.to_json() for report in reports]}
+
+
+def drifts_from_json(value: dict[str, Any]) -> tuple[DriftReport, ...]:
+    """Read back :func:`drifts_to_json`."""
+    return tuple(DriftReport.from_json(report) for report in value["reports"])
