@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
+from ctypes import POINTER, byref, c_char, c_char_p, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,11 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuMemFreeHost": (c_void_p,),
     "cuMemcpyHtoDAsync_v2": (c_ulonglong, c_void_p, c_size_t, c_void_p),
     "cuMemcpyDtoHAsync_v2": (c_void_p, c_ulonglong, c_size_t, c_void_p),
+    "cuMemcpyDtoDAsync_v2": (c_ulonglong, c_ulonglong, c_size_t, c_void_p),
+    "cuEventCreate": (POINTER(c_void_p), c_uint),
+    "cuEventRecord": (c_void_p, c_void_p),
+    "cuEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
+    "cuEventDestroy_v2": (c_void_p,),
     "cuStreamCreate": (POINTER(c_void_p), c_uint),
     "cuStreamSynchronize": (c_void_p,),
     "cuStreamDestroy_v2": (c_void_p,),
@@ -118,6 +123,26 @@ class Cuda:
     def destroy_stream(self, stream: int) -> None:
         """Free a stream."""
         self.call("cuStreamDestroy_v2", stream)
+
+    def event(self) -> int:
+        """A mark in time that a stream passes."""
+        event = c_void_p()
+        self.call("cuEventCreate", byref(event), 0)  # CU_EVENT_DEFAULT: it keeps the time
+        return event.value or 0
+
+    def record(self, event: int, stream: int) -> None:
+        """Put ``event`` on ``stream``: its time is when all before it there is done."""
+        self.call("cuEventRecord", event, stream)
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Milliseconds between two events that their streams have passed."""
+        milliseconds = c_float()
+        self.call("cuEventElapsedTime", byref(milliseconds), start, end)
+        return milliseconds.value
+
+    def destroy_event(self, event: int) -> None:
+        """Free an event."""
+        self.call("cuEventDestroy_v2", event)
 
     def capture(self, stream: int, enqueue: Any) -> tuple[int, int]:
         """Record what ``enqueue()`` puts on ``stream`` instead of doing it. Gives a graph and its executable form.

@@ -16,6 +16,7 @@ from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.errors import ArtifactError, RunFailed
 from gddctl.core.lazy import require
 from gddctl.runtime.cpu import this_cpu, usable_cores
+from gddctl.runtime.ort_binding import BoundCall
 from gddctl.runtime.ort_providers import (
     check_placement,
     describe_placement,
@@ -27,6 +28,7 @@ from gddctl.runtime.ort_providers import (
 )
 from gddctl.runtime.probe import nvidia_driver
 from gddctl.runtime.protocol import OrtDevice, check_input
+from gddctl.runtime.timed import Spans
 
 _FATAL = 4  # ONNX Runtime's log severities: 0 verbose … 4 fatal; what matters reaches us as exceptions
 _X86_NO_VNNI_PRECISION = "session.x64quantprecision"  # widens u8 x s8 sums where the CPU would saturate them
@@ -42,6 +44,7 @@ class OrtRuntime:
         self.info, self.sha256 = info, sha256
         self.backend = f"onnxruntime-{device}"
         self._session: Any = None
+        self._bound: BoundCall | None = None
         self._output = "logits" if info.graph == "logits" else "mask"
         self._open()
 
@@ -55,6 +58,19 @@ class OrtRuntime:
             raise RunFailed(f"{self._path}: ONNX Runtime failed on a batch of {batch.shape} ({_first_line(error)})") from error
         answer: NDArray[Any] = result
         return answer
+
+    def run_timed(self, batch: NDArray[Any]) -> tuple[NDArray[Any], Spans | None]:
+        """See :class:`gddctl.runtime.timed.Timed`; buffers on the device, each part waited for."""
+        if self._device == "cpu":
+            return self.run(batch), None
+        batch = check_input(batch, self.info, self._path.name)
+        session = self._open()
+        if self._bound is None:
+            self._bound = BoundCall(self._ort, session, self._output, self.info, device="cuda")
+        try:
+            return self._bound.run(batch)
+        except Exception as error:  # the binding's errors share no narrower base
+            raise RunFailed(f"{self._path}: ONNX Runtime failed on a batch of {batch.shape} ({_first_line(error)})") from error
 
     def environment(self) -> dict[str, str]:
         """Provider, version, threads, instruction set, and where the graph's nodes were placed."""
@@ -74,7 +90,7 @@ class OrtRuntime:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._session = None
+        self._session = self._bound = None
 
     def _open(self) -> Any:
         if self._session is None:

@@ -17,6 +17,7 @@ from gddctl.core.errors import ArtifactError, RunFailed
 from gddctl.runtime.cpu import this_cpu
 from gddctl.runtime.cuda import Buffer, Cuda
 from gddctl.runtime.protocol import check_input
+from gddctl.runtime.timed import Spans
 from gddctl.runtime.trt_bindings import Bindings, find_bindings, last_errors, make_logger
 from gddctl.runtime.trt_fit import check_fit
 
@@ -59,6 +60,13 @@ class TrtRuntime:
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Answer one batch; see the protocol for shapes."""
+        return self._open().run(self._checked(batch))
+
+    def run_timed(self, batch: NDArray[Any]) -> tuple[NDArray[Any], Spans]:
+        """See :class:`gddctl.runtime.timed.Timed`; CUDA events on the engine's own stream tell the parts."""
+        return self._open().run_timed(self._checked(batch))
+
+    def _checked(self, batch: NDArray[Any]) -> NDArray[Any]:
         batch = check_input(batch, self.info, self._path.name)
         record, items = self._record, len(batch)
         if not record.min_batch <= items <= record.max_batch:
@@ -67,7 +75,7 @@ class TrtRuntime:
                 f"{self._path}: built for batches of {record.min_batch} to {record.max_batch}, got {items}",
                 remedy=f"use such a batch, or build it again: {record.rebuild} --batch {' '.join(map(str, wanted))}",
             )
-        return self._open().run(batch)
+        return batch
 
     def environment(self) -> dict[str, str]:
         """Builder, versions, GPU, driver, and whether a CUDA graph is launched."""
@@ -84,6 +92,7 @@ class TrtRuntime:
             "driver": loaded.cuda.driver_version(),
             "cuda graph": loaded.graph_state,
             "built on": record.device,
+            **loaded.sizes(),
         }
 
     def __enter__(self) -> Self:
@@ -149,6 +158,33 @@ class _Loaded:
             self._enqueue(items)
         self.cuda.synchronize(self._stream)
         return self._out.host[:items].copy()
+
+    def run_timed(self, batch: NDArray[Any]) -> tuple[NDArray[Any], Spans]:
+        """Like :meth:`run`, with an event before and after each part, and never as a recorded graph."""
+        items = len(batch)
+        np.copyto(self._in.host[:items], batch)
+        if items != self._batch:
+            self._set_batch(items)
+        marks = [self.cuda.event() for _ in range(4)]
+        try:
+            self.cuda.record(marks[0], self._stream)
+            self._in.upload(items, self._stream)
+            self.cuda.record(marks[1], self._stream)
+            self._expect(self._context.execute_async_v3(self._stream), "failed to run")
+            self.cuda.record(marks[2], self._stream)
+            self._out.download(items, self._stream)
+            self.cuda.record(marks[3], self._stream)
+            self.cuda.synchronize(self._stream)
+            spans = Spans.between(marks, self.cuda.elapsed_ms, "CUDA events")
+        finally:
+            for mark in marks:
+                self.cuda.destroy_event(mark)
+        return self._out.host[:items].copy(), spans
+
+    def sizes(self) -> dict[str, str]:
+        """What the engine says it needs beside its weights, where this version of TensorRT tells."""
+        found = getattr(self._engine, "device_memory_size_v2", None) or getattr(self._engine, "device_memory_size", None)
+        return {} if found is None else {"activation bytes": str(found)}
 
     def close(self) -> None:
         """Free everything, users before what they use. A device that has failed cannot free: the process' end does that."""

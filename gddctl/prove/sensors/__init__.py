@@ -1,0 +1,1 @@
+"""Clocks, throttling, temperature and power while something else runs."""
