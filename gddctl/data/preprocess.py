@@ -156,10 +156,24 @@ def restore_margin(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[n
 def restore_mask(mask: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
     """Class map at the source's size: crop the padding, nearest neighbour.
 
+    Not OpenCV's: where a pixel's centre lies between two of the mask's, versions 4 and 5 take different ones, and a released mask must
+    be the same on every machine.
+
     Shape: (h, w) uint8 -> (H, W) uint8.
     """
     height, width = geometry.content
-    return np.array(_resize(mask[:height, :width], geometry.original, cv2.INTER_NEAREST_EXACT))
+    rows, columns = nearest(height, geometry.original[0]), nearest(width, geometry.original[1])
+    inside = mask[:height, :width]
+    return inside.copy() if inside.shape == geometry.original else inside.take(columns, axis=1).take(rows, axis=0)
+
+
+def nearest(size: int, wanted: int) -> NDArray[np.int64]:
+    """For each of ``wanted`` pixels, which of ``size`` its centre falls on, in whole numbers; between two, the later one.
+
+    >>> nearest(2, 4).tolist(), nearest(4, 2).tolist()
+    ([0, 0, 1, 1], [1, 3])
+    """
+    return (2 * np.arange(wanted, dtype=np.int64) + 1) * size // (2 * wanted)
 
 
 def _interpolation(geometry: Geometry, spec: PreprocessSpec) -> int:

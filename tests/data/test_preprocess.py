@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +13,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gddctl.core.preprocess import PreprocessSpec
-from gddctl.data.preprocess import fit, normalise, resize_image, resize_label, restore_logits, restore_margin, restore_mask
+from gddctl.data.preprocess import (
+    Geometry,
+    fit,
+    nearest,
+    normalise,
+    resize_image,
+    resize_label,
+    restore_logits,
+    restore_margin,
+    restore_mask,
+)
 
 FLOAT32_STEP = 2e-6  # two float32 roundings of values up to 3
 BILINEAR_STEP = 2e-3  # OpenCV weighs with float32 coefficients on logits up to 10
@@ -165,3 +178,12 @@ def test_the_margin_belongs_to_the_winner() -> None:
     logits[2], logits[1] = 5.0, 3.5
     assert restore_margin(logits, geometry).tolist() == [[1.5, 1.5], [1.5, 1.5]]
     assert (restore_logits(logits, geometry) == 2).all()
+
+
+def test_a_mask_grows_and_shrinks_by_pixel_centres_wherever_it_runs() -> None:
+    """The rule in fractions, for sizes whose centres meet borders too; OpenCV's own answer there depends on its version."""
+    for size, wanted in ((190, 163), (118, 257), (254, 53), (138, 299), (8, 20), (5, 5), (1, 7)):
+        expected = [math.floor(Fraction(2 * place + 1, 2) * Fraction(size, wanted)) for place in range(wanted)]
+        assert nearest(size, wanted).tolist() == expected
+        mask = np.arange(size, dtype=np.uint8)[None].repeat(3, axis=0)
+        assert restore_mask(mask, Geometry((3, wanted), (3, size), (3, size)))[0].tolist() == expected
