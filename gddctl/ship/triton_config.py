@@ -36,7 +36,7 @@ def _header(model: TritonModel) -> Iterator[str]:
     yield "# Placed in a model repository, beside the model file, by triton/assemble.sh."
     record = model.source.engine if model.source is not None else None
     if record is not None:
-        yield f"# The plan in this release was built by TensorRT {record.version} on {record.device}; it loads in that version on that GPU alone."
+        yield f"# The plan in this release was built by TensorRT {record.version} on {record.device}: it loads there alone."
         yield "# A Triton image with another TensorRT needs its own: triton/build-plans.sh."
     elif model.source is None:
         yield "# The plan is built first, by the TensorRT that will run it: triton/build-plans.sh."
@@ -54,10 +54,11 @@ def _identity(model: TritonModel) -> Iterator[str]:
 
 
 def _tensors(model: TritonModel) -> Iterator[str]:
-    """``dims`` are without the batch, because ``max_batch_size`` is not 0. No label file: that serves top-k of scores, and a mask has none."""
+    """``dims`` leave out the batch, because ``max_batch_size`` is not 0. No label file: it is for top-k of scores, and a mask has none."""
     specs = tensor_specs(model.info)
     for spec in specs.inputs:
-        yield f"input {{\n  name: {quoted(spec.name)}\n  data_type: {spec.triton_type}\n  format: {_format(spec)}\n  dims: {_dims(spec)}\n}}"
+        layout = f"format: {_format(spec)}\n  dims: {_dims(spec)}"
+        yield f"input {{\n  name: {quoted(spec.name)}\n  data_type: {spec.triton_type}\n  {layout}\n}}"
     for spec in specs.outputs:
         yield f"output {{\n  name: {quoted(spec.name)}\n  data_type: {spec.triton_type}\n  dims: {_dims(spec)}\n}}"
 
@@ -107,8 +108,9 @@ def _place(model: TritonModel) -> Iterator[str]:
         case "onnxruntime":
             yield f"instance_group {{ count: 1 kind: {model.kind} }}"
             if model.kind != "KIND_CPU":
-                yield '# FP32 with all bits of its mantissa, as this file was proven. The name "cuda" here is known to Triton 24.07 and later.'
-                yield 'optimization { execution_accelerators { gpu_execution_accelerator { name: "cuda" parameters { key: "use_tf32" value: "0" } } } }'
+                yield '# FP32 with its whole mantissa, as this file was proven. The name "cuda" here is known to Triton 24.06 and later.'
+                accelerator = 'gpu_execution_accelerator { name: "cuda" parameters { key: "use_tf32" value: "0" } }'
+                yield f"optimization {{ execution_accelerators {{ {accelerator} }} }}"
         case _ as never:
             assert_never(never)
 

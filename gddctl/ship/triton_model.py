@@ -9,9 +9,9 @@ from typing import Literal
 from typing_extensions import assert_never
 
 from gddctl.core.artifact.info import ModelInfo
-from gddctl.core.artifact.manifest import artifact_name
 from gddctl.core.artifact.tensors import tensor_specs
 from gddctl.core.config.sections import EngineConfig
+from gddctl.ship.choice import engine_name
 from gddctl.ship.shipped import Shipped
 
 Backend = Literal["onnxruntime", "tensorrt"]
@@ -141,16 +141,9 @@ def _on_onnxruntime(item: Shipped, kind: Kind) -> TritonModel:
 
 def _to_build(item: Shipped) -> TritonModel:
     usual = EngineConfig()
-    name = artifact_name(_student(item), item.info.precision, "tensorrt", item.info.graph, suffix="")
+    name = engine_name(item).removesuffix(".engine")
     batches = Profile(usual.min_batch, usual.opt_batch, min(usual.max_batch, largest_batch(item.info)))
     return TritonModel(name, item.info, "tensorrt", "KIND_GPU", batches, None, item)
-
-
-def _student(item: Shipped) -> str:
-    """The student's name in the file's: what stands before ``-{precision}-{target}.{graph}``; the whole stem of a file named otherwise."""
-    info = item.info
-    ending = artifact_name("", info.precision, info.target, info.graph, suffix="")
-    return item.path.stem.removesuffix(ending)
 
 
 def largest_batch(info: ModelInfo) -> int:

@@ -70,7 +70,7 @@ set -eu
 {head}
 trtexec=${{TRTEXEC:-trtexec}}
 command -v "$trtexec" >/dev/null 2>&1 || trtexec=/usr/src/tensorrt/bin/trtexec
-command -v "$trtexec" >/dev/null 2>&1 || {{ echo "error: no trtexec here; run this in NVIDIA's TensorRT image, or set TRTEXEC" >&2; exit 4; }}
+command -v "$trtexec" >/dev/null 2>&1 || {{ echo "error: no trtexec; run this in NVIDIA's TensorRT image, or set TRTEXEC" >&2; exit 4; }}
 
 build() {{  # NAME ONNX SHA256 MIN OPT MAX
   check "$2" "$3"
