@@ -24,7 +24,7 @@ def bench(
 ) -> None:
     """Measure latency one image after another: monotonic clock, warm-up until stable, percentiles, raw samples kept."""
     output = Output(json=json, verbose=verbose, quiet=quiet)
-    from gddctl.core.config.sections import BenchConfig
+    from gddctl.core.config.bench import BenchConfig
     from gddctl.pipeline.judging import bench_paths
 
     config = BenchConfig(threads=threads, batch=batch, samples=samples, seconds=seconds, rounds=rounds)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.artifact.card_io import read_card
+from gddctl.core.config.bench import BenchConfig
 from gddctl.core.config.load import load_config
-from gddctl.core.config.sections import BenchConfig, DataConfig, GatesConfig
+from gddctl.core.config.sections import DataConfig, GatesConfig
 from gddctl.core.errors import UsageError
 from gddctl.core.files import read_json, write_json
 from gddctl.core.reports.evaluation import EvalReport

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gddctl.core.config.sections import BenchConfig
+from gddctl.core.config.bench import BenchConfig
 from gddctl.core.errors import UsageError
 from gddctl.core.files import write_bytes
 from gddctl.core.reports.latency import LatencyReport, LatencyRow

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gddctl.core.config.bench import BenchConfig
 from gddctl.core.config.load import load_config
-from gddctl.core.config.sections import BenchConfig, DataConfig, RunConfig, SyntheticConfig
+from gddctl.core.config.sections import DataConfig, RunConfig, SyntheticConfig
 from gddctl.core.errors import ArtifactError, DataError, UsageError
 from gddctl.core.files import write_json
 from gddctl.core.preprocess import PreprocessSpec

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gddctl.core.config.sections import BenchConfig
+from gddctl.core.config.bench import BenchConfig
 from gddctl.core.errors import ArtifactError, RunFailed, UsageError
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.prove.latency import _take_turns, bench, fixed_image
@@ -157,7 +157,7 @@ def test_every_round_starts_with_another() -> None:
 
 def test_children_die_with_a_killed_parent(pair: list[Path]) -> None:
     code = (
-        "import sys; from pathlib import Path; from gddctl.prove.latency import bench; from gddctl.core.config.sections import BenchConfig;"
+        "import sys; from pathlib import Path; from gddctl.prove.latency import bench; from gddctl.core.config.bench import BenchConfig;"
         "bench([Path(p) for p in sys.argv[1:]], BenchConfig(threads=1, seconds=300.0), progress=lambda *_: None)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, *map(str, pair)])

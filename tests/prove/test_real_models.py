@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gddctl.core.config.sections import BenchConfig, GatesConfig
+from gddctl.core.config.bench import BenchConfig
+from gddctl.core.config.sections import GatesConfig
 from gddctl.prove.evaluate import evaluate
 from gddctl.prove.gates import limits_for
 from gddctl.prove.latency import bench

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from gddctl.core.config.bench import BenchConfig
 from gddctl.core.config.compare import CompareConfig, HoldoutConfig
 from gddctl.core.config.external import External
 from gddctl.core.config.label_assisted import NoisingConfig, SmoothingConfig, TeacherKind
@@ -277,17 +278,6 @@ class GatesConfig(Section):
     fp32: Limits = Limits(min_agreement=0.9999, max_miou_drop=0.05, min_sqnr_db=90.0, max_abs_diff=1e-3)
     fp16: Limits = Limits(min_agreement=0.995, max_miou_drop=0.1, min_sqnr_db=55.0)
     int8: Limits = Limits(min_agreement=0.975, max_miou_drop=1.0, max_class_drop=3.0, min_sqnr_db=20.0)
-
-
-class BenchConfig(Section):
-    """How latency is measured."""
-
-    threads: PositiveInt = 2
-    batch: PositiveInt = 1
-    samples: PositiveInt = 200  # at least, per backend
-    seconds: NonNegativeFloat = 10.0  # at least, per backend
-    rounds: PositiveInt = 3  # turns each backend takes
-    torch: bool = True  # also time the PyTorch student
 
 
 class RunConfig(Section):
