@@ -20,15 +20,6 @@ BenchDevice = Literal["cpu", "cuda", "tensorrt", "openvino"]
 ScenarioName = Literal["one-at-a-time", "offered-load"]
 # Settings that came after the first files with this section.
 _LATER = ("devices", "scenarios", "arrival", "seed", "rate", "max_p99_ms", "cuda_graph", "probe")
-    "devices",
-    "scenarios",
-    "arrival",
-    "seed",
-    "rate",
-    "max_p99_ms",
-    "cuda_graph",
-    "probe",
-)  # settings that came after the first files
 
 
 class BenchConfig(Section):
