@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gddctl import __version__
-from gddctl.commands import bench, compare, data, distill, doctor, evaluate, export, init, parity, run, train
+from gddctl.commands import bench, compare, data, distill, doctor, evaluate, export, init, parity, predict, run, train
 from gddctl.commands.output import Output, emitted
 from gddctl.core.errors import GddctlError, Interrupted, RunFailed, UsageError
 
@@ -49,6 +49,7 @@ app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("parity")(parity.parity)
 app.command("bench")(bench.bench)
+app.command("predict")(predict.predict)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gddctl.core.errors import DataError, ImageTooLarge, UsageError
 
@@ -37,7 +37,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What is read from strangers. Pillow knows many more; of those, some start other programs (EPS) or are hardly ever read.
 _COMMON = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _SKIP = "restore the file, or leave it out with --skip-bad"  # of a data set
-_REPLACE = "replace it with a whole image file"
+REPLACE = "replace it with a whole image file"
 _HEADER = threading.Lock()  # Pillow's own limit on pixels is one for the whole process
 
 
@@ -74,7 +74,7 @@ def decode_image(data: bytes, place: str, *, max_pixels: int | None = None) -> N
         except _DAMAGE as error:
             raise _damaged(place, "image", error) from error
     with open_limited(data, place, max_pixels=max_pixels) as opened:
-        return from_pillow(opened, place, remedy=_REPLACE)
+        return from_pillow(opened, place, remedy=REPLACE)
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def open_limited(data: bytes, place: str, *, max_pixels: int) -> Iterator[Image.
             finally:
                 Image.MAX_IMAGE_PIXELS = pillows_own
     except _DAMAGE as error:
-        raise _damaged(place, "image", error, _REPLACE) from error
+        raise _damaged(place, "image", error, REPLACE) from error
     with opened:
         if opened.width * opened.height > max_pixels:
             raise ImageTooLarge(place, opened.width, opened.height, max_pixels)
@@ -211,6 +211,6 @@ def _refuse_lossy(image: Image.Image, path: Path) -> None:
 
 
 def _damaged(place: str, what: str, error: Exception, remedy: str = _SKIP) -> DataError:
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    reason = "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())[:120] or type(error).__name__
     article = "an" if what == "image" else "a"
     return DataError(f"{place}: not readable as {article} {what} ({reason})", remedy=remedy)

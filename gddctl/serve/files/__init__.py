@@ -1,0 +1,1 @@
+"""Image files, films and cameras in, files of results out."""
