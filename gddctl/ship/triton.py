@@ -7,9 +7,23 @@ from pathlib import Path
 
 from gddctl.core.files import write_text
 from gddctl.ship.shipped import Shipped
+from gddctl.ship.triton_check import check_script
 from gddctl.ship.triton_config import config_text
 from gddctl.ship.triton_model import LeftOut, TritonModel, choose
 from gddctl.ship.triton_scripts import assemble_script, build_script
+
+_CHECK = """\
+## Does it answer right?
+
+Send the golden image and compare (needs numpy, pillow and `tritonclient[http]`):
+
+```
+python triton/check.py localhost:8000
+```
+
+It leaves with 3 where a mask agrees less with the expected one than `manifest.json` asks for. It speaks the Open Inference Protocol, so it
+checks `gddctl serve` as well.
+"""
 
 _README = """\
 # Triton Inference Server
@@ -43,17 +57,7 @@ sh triton/build-plans.sh {repository}
 
 Run it before `assemble.sh` where this release holds plans of another TensorRT; what stands in the repository is left alone.
 
-## Does it answer right?
-
-Send the golden image and compare (needs numpy, pillow and `tritonclient[http]`):
-
-```
-python triton/check.py localhost:8000
-```
-
-It leaves with 3 where a mask agrees less with the expected one than `manifest.json` asks for. It speaks the Open Inference Protocol, so it
-checks `gddctl serve` as well.
-
+{check}
 ## Tuning
 
 `config.pbtxt` says how many instances there are, how long a request waits for company and how many may wait. Measure with `perf_analyzer`
@@ -72,6 +76,8 @@ def write_triton(folder: Path, models: Sequence[Shipped]) -> list[Path]:
         return []
     texts = {folder / "models" / model.name / "config.pbtxt": config_text(model) for model in chosen}
     scripts = {folder / "assemble.sh": assemble_script(chosen), folder / "build-plans.sh": build_script(chosen)}
+    if (check := check_script(chosen)) is not None:
+        scripts[folder / "check.py"] = check
     texts |= scripts
     texts[folder / "README.md"] = readme(chosen, left)
     for path, text in texts.items():
@@ -88,7 +94,9 @@ def readme(chosen: Sequence[TritonModel], left: Sequence[LeftOut]) -> str:
         for model in chosen
     )
     words = "".join(f"- `{item.file}` is not served by Triton: {item.reason}.\n" for item in left)
-    return _README.format(rows=rows, left=f"\n{words}" if words else "", repository="/srv/models")
+    return _README.format(
+        rows=rows, left=f"\n{words}" if words else "", repository="/srv/models", check=_CHECK if check_script(chosen) else ""
+    )
 
 
 def _where(model: TritonModel) -> str:
