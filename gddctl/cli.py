@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gddctl import __version__
-from gddctl.commands import bench, compare, data, distill, doctor, evaluate, export, init, parity, predict, run, train
+from gddctl.commands import bench, compare, data, distill, doctor, evaluate, export, init, parity, predict, run, serve, ship, train, verify
 from gddctl.commands.output import Output, emitted
 from gddctl.core.errors import GddctlError, Interrupted, RunFailed, UsageError
 
@@ -50,6 +50,9 @@ app.command("export")(export.export)
 app.command("parity")(parity.parity)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
+app.command("serve")(serve.serve)
+app.command("ship")(ship.ship)
+app.command("verify")(verify.verify)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 

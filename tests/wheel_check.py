@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("run", "init", "train", "distill", "eval", "export", "parity", "bench", "doctor", "data", "data check", "data synth")
+COMMANDS = ("serve", "run", "init", "train", "distill", "eval", "export", "parity", "bench", "ship", "verify", "doctor", "data", "data check", "data synth")
 
 
 def main() -> None:

@@ -1,0 +1,36 @@
+"""The page, the metrics: what is read rather than asked."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from gddctl.serve.http.house import House
+from gddctl.serve.http.metrics import CONTENT_TYPE
+from gddctl.serve.http.openapi import answers
+
+_FILES = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+
+
+def page_routes(house: House) -> APIRouter:
+    """``/`` and its style and script; ``/metrics``."""
+    router = APIRouter()
+    for path, (name, kind) in _FILES.items():
+        content = files(__package__).joinpath(name).read_bytes()
+        router.add_api_route(path, _constant(content, kind), include_in_schema=False)
+
+    @router.get("/metrics", responses=answers(), response_class=Response, tags=["Metrics"])
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(house.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    return router
+
+
+def _constant(content: bytes, kind: str):  # type: ignore[no-untyped-def]
+    async def show() -> Response:
+        return Response(content, media_type=kind)
+
+    return show
