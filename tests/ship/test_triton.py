@@ -3,55 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
-from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gddctl.core.artifact.engine import EngineRecord
 from gddctl.core.artifact.info import ModelInfo
-from gddctl.core.artifact.manifest import Artifact, artifact_name
+from gddctl.core.artifact.manifest import artifact_name
 from gddctl.ship.shipped import Shipped
 from gddctl.ship.triton_config import QUEUE, config_text, quoted
 from gddctl.ship.triton_model import BATCH_BYTES, MOST_BATCH, TritonModel, choose, largest_batch
 from tests.conftest import Exported
+from tests.ship.making import engine_of, retold, shipped_of
 
+text_format = pytest.importorskip("google.protobuf.text_format")
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
-ModelConfig = model_config_pb2.ModelConfig
 
 TRITON_TYPES = {onnx.TensorProto.UINT8: "TYPE_UINT8", onnx.TensorProto.FLOAT: "TYPE_FP32"}
 
 
-def shipped_of(artifact: Artifact) -> Shipped:
-    return Shipped(PurePosixPath("models") / artifact.path.name, artifact.info, "onnx", artifact.sha256)
+def parsed(text: str) -> Any:
+    """The ``ModelConfig`` message that ``text`` is."""
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def retold(shipped: Shipped, *, suffix: str = ".onnx", **changes: object) -> Shipped:
-    """The same file told of otherwise: for what depends on the description alone."""
-    info = ModelInfo.model_validate({**shipped.info.model_dump(), **changes})
-    name = artifact_name("tiny", info.precision, info.target, info.graph, suffix)
-    return Shipped(PurePosixPath("models") / name, info, "onnx" if suffix == ".onnx" else "engine", shipped.sha256)
-
-
-def engine_of(source: Shipped, builder: str, batches: tuple[int, int, int] = (1, 2, 4)) -> Shipped:
-    engine = retold(source, suffix=".engine", target="tensorrt")
-    record = EngineRecord(
-        info=engine.info, builder=builder, version="10.3.0.26", device="Orin", compute_capabilities=("8.7",), flags=(),
-        min_batch=batches[0], opt_batch=batches[1], max_batch=batches[2], workspace_mb=1024, optimization_level=3,
-        onnx=source.path.name, onnx_sha256=source.sha256, engine_sha256="e" * 64, engine_bytes=1, build_seconds=1.0,
-    )  # fmt: skip
-    return replace(engine, engine=record, sha256="e" * 64)
-
-
-def parsed(text: str) -> ModelConfig:
-    return text_format.Parse(text, ModelConfig())
-
-
-def differences(config: ModelConfig, path: Path) -> list[str]:
+def differences(config: Any, path: Path) -> list[str]:
     """What the graph in ``path`` says otherwise than ``config``, and what Triton's rules forbid in it."""
     graph = onnx.load(str(path), load_external_data=False).graph
     found = []
