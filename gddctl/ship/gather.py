@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from gddctl.core.files import read_json
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport
+from gddctl.prove.subject import label_of_info
 from gddctl.runtime.describe import ENGINE_SUFFIX, read_info, require_model
 from gddctl.ship.proof import PARITY_NAME, read_parity
 
@@ -41,6 +42,25 @@ class Cargo:
     def name(self) -> str:
         """The student's name."""
         return self.card.name if self.card is not None else self.reference.info.name
+
+    @property
+    def proofs(self) -> ParityReport | None:
+        """What parity said of the files that ship and of those they were made from; None where it said nothing."""
+        known = {item.sha256 for item in self.artifacts}
+        every = list(dict.fromkeys(rung for report in self.parity for rung in report.rungs))
+        while above := {rung.reference_sha256 for rung in every if rung.candidate_sha256 in known} - known:
+            known |= above
+        rungs = tuple(rung for rung in every if rung.candidate_sha256 in known)
+        labels = {label_of_info(item.info, item.format) for item in self.artifacts}
+        skipped = tuple(item for report in self.parity for item in report.skipped if item.candidate in labels)
+        return ParityReport(rungs, skipped) if rungs or skipped else None
+
+    @property
+    def timings(self) -> LatencyReport | None:
+        """Measured latency of the files that ship, without the words that were typed; None where there is none."""
+        known = {item.sha256 for item in self.artifacts}
+        rows = tuple(row for row in self.latency.rows if row.sha256 in known) if self.latency is not None else ()
+        return replace(self.latency, rows=rows, raw_file=None, command=(), skipped=()) if self.latency is not None and rows else None
 
 
 def gather(sources: Sequence[Path], *, run: Path | None, parity: Path | None) -> Cargo:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from typing_extensions import assert_never
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.config.sections import GatesConfig, Precision
-from gddctl.core.errors import EnvironmentMissing
+from gddctl.core.errors import ArtifactError, EnvironmentMissing
 from gddctl.core.reports.parity import Rung
 from gddctl.data.decode import decode_image, read_file
 from gddctl.data.preprocess import resize_image
@@ -24,7 +25,10 @@ from gddctl.data.synthetic.scenes import draw_scene
 from gddctl.prove.gates import limits_for
 from gddctl.prove.predict import predict_mask
 from gddctl.runtime.cpu import NOTABLE, this_cpu
+from gddctl.runtime.describe import ENGINE_SUFFIX
 from gddctl.runtime.open import open_runtime
+from gddctl.runtime.protocol import Device
+from gddctl.runtime.trt_fit import check_engine_file
 from gddctl.ship.manifest import Expectation, Machine
 
 THREADS = 1  # golden masks are computed on one thread, so that no sum is split differently from one machine to the next
@@ -85,10 +89,10 @@ def ppm(pixels: NDArray[np.uint8], info: ModelInfo) -> bytes:
 def this_machine() -> Machine:
     """Where this process computes."""
     cpu = this_cpu()
-    return Machine(machine=cpu.machine, instructions=tuple(sorted(cpu.flags & set(NOTABLE))), onnxruntime=_ort_version())
+    return Machine(machine=cpu.machine, instructions=tuple(sorted(cpu.flags & set(NOTABLE))), packages=_packages())
 
 
-def answer(path: Path, info: ModelInfo, pixels: NDArray[np.uint8], device: Any = "cpu") -> Answer:
+def answer(path: Path, info: ModelInfo, pixels: NDArray[np.uint8], device: Device = "cpu") -> Answer:
     """The mask that the file at ``path`` gives for the golden image, where this machine can run it on ``device``.
 
     An engine runs on its GPU whatever ``device`` says; an INT8 file runs on its own target's runtime or not at all.
@@ -96,14 +100,21 @@ def answer(path: Path, info: ModelInfo, pixels: NDArray[np.uint8], device: Any =
     Raises:
         ArtifactError: the file is broken, or answers with NaN.
     """
-    engine = path.suffix == ".engine"
-    if not engine and (other := _elsewhere(info, device)):
+    engine = path.suffix == ENGINE_SUFFIX
+    if engine:
+        check_engine_file(path)  # a broken one is an error; what follows asks whether it fits this machine
+    elif other := _elsewhere(info, device):
         return Answer(None, other)
     try:
-        with open_runtime(path, device=device, threads=THREADS) as runtime:
-            return Answer(predict_mask(runtime, pixels))
+        runtime = open_runtime(path, device=device, threads=THREADS)
     except EnvironmentMissing as error:
         return Answer(None, str(error))
+    except ArtifactError as error:
+        if not engine:
+            raise
+        return Answer(None, str(error))
+    with runtime:
+        return Answer(predict_mask(runtime, pixels))
 
 
 def agreement(mask: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
@@ -111,7 +122,9 @@ def agreement(mask: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
     return float(np.mean(mask == expected)) if mask.shape == expected.shape else 0.0
 
 
-def expectation(artifact: Artifact, found: Answer, expected: NDArray[np.uint8], reference: Artifact, rungs: tuple[Rung, ...]) -> Expectation:
+def expectation(
+    artifact: Artifact, found: Answer, expected: NDArray[np.uint8], reference: Artifact, rungs: tuple[Rung, ...]
+) -> Expectation:
     """What ``artifact`` must answer from now on.
 
     Args:
@@ -126,7 +139,7 @@ def expectation(artifact: Artifact, found: Answer, expected: NDArray[np.uint8], 
             exact_on=this_machine(),
             min_agreement=FP32_ELSEWHERE,
             measured=1.0,
-            why="it gave the expected mask: equal on the same instruction set and ONNX Runtime, and nearly so elsewhere",
+            why="it gave the expected mask: equal with the same instruction sets and packages, and nearly so elsewhere",
         )
     precision = artifact.info.precision
     if found.mask is None:
@@ -167,9 +180,10 @@ def _elsewhere(info: ModelInfo, device: str) -> str:
     return "" if info.target == here else f"quantised for '{info.target}', this is '{here}'"
 
 
-def _ort_version() -> str:
-    try:
-        import onnxruntime
-    except ImportError:
-        return ""
-    return str(onnxruntime.__version__)
+def _packages() -> dict[str, str]:
+    """Versions of what touches a pixel between the file and the mask; one that is not installed is left out."""
+    found: dict[str, str] = {}
+    for module in ("PIL", "cv2", "onnxruntime"):
+        with suppress(ImportError):
+            found[module] = str(import_module(module).__version__)
+    return found

@@ -20,7 +20,7 @@ from gddctl.core.section import Section
 RELEASE_MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"  # of the manifest's bytes; the two are the only files that the manifest does not name
 UNLISTED = frozenset((RELEASE_MANIFEST, SIGNATURE))
-KIND = "gddctl release"
+KIND: Literal["gddctl release"] = "gddctl release"
 
 
 def _inside(path: str) -> str:
@@ -39,7 +39,7 @@ class Machine(Section):
 
     machine: str  # "x86_64"
     instructions: tuple[str, ...]  # notable instruction sets, sorted
-    onnxruntime: str
+    packages: dict[str, str]  # versions of what decodes, resizes and infers, by module
     threads: Literal[1] = 1
 
 

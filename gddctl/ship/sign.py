@@ -67,7 +67,9 @@ def _call(words: list[str], given: bytes = b"") -> subprocess.CompletedProcess[b
     try:
         return subprocess.run([program, *words], input=given, capture_output=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise RunFailed(f"ssh-keygen did not answer within {_SECONDS} s", remedy="unlock the key first, for example with ssh-add") from error
+        raise RunFailed(
+            f"ssh-keygen did not answer within {_SECONDS} s", remedy="unlock the key first, for example with ssh-add"
+        ) from error
 
 
 def _words(done: subprocess.CompletedProcess[bytes]) -> str:
