@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ def serve(plan: Plan, listening: Callable[[str, int], None]) -> None:
         ArtifactError, EnvironmentMissing: a model does not open here.
         Interrupted: ended by SIGINT, or before everything in flight was answered.
     """
-    bound = bind(plan.host, plan.port)
-    with bound:
+    with bind(plan.host, plan.port) as bound:
+        _advise(plan, bound.getsockname()[0])
         metrics = Metrics()
         models = {name: Served(name, path, plan.limits, metrics, device=plan.device, threads=plan.threads) for name, path in plan.named}
         asyncio.run(_Run(plan, models, metrics).run(bound, listening))
@@ -90,6 +91,18 @@ def bind(host: str, port: int) -> socket.socket:
             f"{host}:{port} cannot be listened on ({error.strerror or error})", remedy="choose another --port; 0 takes a free one"
         ) from error
     return bound
+
+
+def _advise(plan: Plan, address: str) -> None:
+    """Say what a careful user would want to know before the first request."""
+    if not ip_address(address.partition("%")[0]).is_loopback and plan.token is None:
+        log.warning(
+            "listening on %s without a token: everybody who reaches this address can use the models; give --token-file, or stay on 127.0.0.1",
+            address,
+        )
+    for name, path in plan.named:
+        if path.is_dir():
+            log.info("model '%s' is a bundle: it runs on torch; an exported file starts sooner and runs faster", name)
 
 
 class _Run:
@@ -129,7 +142,7 @@ class _Run:
         await serving
         house.pool.shutdown(wait=False, cancel_futures=True)
         for model in house.models.values():
-            model.close(0.1 if unanswered else plan_patience(house.limits))
+            model.close(0.1 if unanswered else min(1.0, house.limits.drain_s))
         self._judge(unanswered)
 
     def _config(self) -> uvicorn.Config:
@@ -194,8 +207,3 @@ class _Run:
             raise Interrupted(f"ended with {unanswered} requests unanswered", remedy="give them longer with --drain-seconds")
         if self._signals and self._signals[0] == signal.SIGINT:
             raise Interrupted("interrupted; every request in flight was answered")
-
-
-def plan_patience(limits: Limits) -> float:
-    """Seconds to wait for a model's last run after everything was answered: it answers nobody."""
-    return min(1.0, limits.drain_s)

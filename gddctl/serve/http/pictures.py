@@ -1,30 +1,26 @@
-"""A mask as it is sent: raw ids, a PNG of ids, of colours or of both over the image, or its shares in JSON."""
+"""A mask as it is sent: what ``gddctl predict`` writes into files, and raw ids for programs such as the page."""
 
 from __future__ import annotations
 
 import gzip
-import io
-import json
 from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from typing_extensions import assert_never
 
 from gddctl.core.classes import ClassTable
-from gddctl.prove.overlay import blend
-
-_ROWS = 256  # blended at a time: the blend's floating-point numbers take eight times the image
-_PNG_LEVEL = 1  # masks are made of large areas: higher levels take longer for little
+from gddctl.core.errors import DataError
+from gddctl.serve.files.kinds import encode
+from gddctl.serve.http.refusal import Refusal, unsupported
 
 
 class OutputName(str, Enum):
-    """What an image is answered with."""
+    """What an image is answered with; the names of ``gddctl predict``, and raw."""
 
     ids = "ids"
-    colour = "colour"
+    colors = "colors"
     overlay = "overlay"
     json = "json"
     raw = "raw"
@@ -51,23 +47,18 @@ def render(
         image: (H, W, 3) uint8 RGB, for an overlay only.
         opacity: of the overlay's colours, 0..1.
         model: its name, for JSON.
+
+    Raises:
+        Refusal: 400, the form cannot hold a mask of this size.
     """
     match output:
-        case OutputName.ids:
-            return Picture(_png(Image.fromarray(mask)), "image/png")
-        case OutputName.colour:
-            paletted = Image.fromarray(mask).convert("L")
-            paletted.putpalette([channel for color in classes.palette for channel in color])
-            return Picture(_png(paletted), "image/png")
+        case OutputName.ids | OutputName.colors:
+            return Picture(encode(output.value, mask, None, classes, {}, opacity=opacity), "image/png")
         case OutputName.overlay:
-            assert image is not None
-            over = np.empty_like(image)
-            for top in range(0, len(image), _ROWS):
-                rows = slice(top, top + _ROWS)
-                over[rows] = blend(image[rows], mask[rows], classes.palette, opacity=opacity)
-            return Picture(_png(Image.fromarray(over)), "image/png")
+            return Picture(_overlay(mask, classes, image, opacity), "image/jpeg")
         case OutputName.json:
-            return Picture(_described(mask, classes, model), "application/json")
+            about = {"model": model, "classes": describe_classes(classes)}
+            return Picture(encode("json", mask, None, classes, about, opacity=opacity), "application/json")
         case OutputName.raw:
             packed = gzip.compress(np.ascontiguousarray(mask).data, compresslevel=1, mtime=0)
             height, width = mask.shape
@@ -76,17 +67,17 @@ def render(
             assert_never(never)
 
 
-def _png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG", compress_level=_PNG_LEVEL)
-    return stream.getvalue()
+def describe_classes(classes: ClassTable) -> list[dict[str, object]]:
+    """Ids, names and RGB colours, for JSON."""
+    return [{"id": index, "name": item.name, "color": list(item.color)} for index, item in enumerate(classes.classes)]
 
 
-def _described(mask: NDArray[np.uint8], classes: ClassTable, model: str) -> bytes:
-    counts = np.bincount(mask.ravel(), minlength=len(classes))
-    rows = [
-        {"id": index, "name": item.name, "color": list(item.color), "pixels": int(counts[index]), "share": int(counts[index]) / mask.size}
-        for index, item in enumerate(classes.classes)
-    ]
-    height, width = mask.shape
-    return json.dumps({"model": model, "width": width, "height": height, "classes": rows}, ensure_ascii=False).encode()
+def _overlay(mask: NDArray[np.uint8], classes: ClassTable, image: NDArray[np.uint8] | None, opacity: float) -> bytes:
+    try:
+        return encode("overlay", mask, image, classes, {}, opacity=opacity)
+    except DataError as error:
+        raise _unfit(error) from error
+
+
+def _unfit(error: DataError) -> Refusal:
+    return unsupported(f"{error.message}; ask for output=ids")

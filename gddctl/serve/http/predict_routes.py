@@ -20,7 +20,7 @@ from gddctl.serve.http.body import decompress, encoding_of
 from gddctl.serve.http.house import House
 from gddctl.serve.http.limits import Holding
 from gddctl.serve.http.openapi import IMAGE_BODY, answers
-from gddctl.serve.http.pictures import OutputName, Picture, render
+from gddctl.serve.http.pictures import OutputName, Picture, describe_classes, render
 from gddctl.serve.http.refusal import Refusal, too_large
 from gddctl.serve.http.served import Served
 from gddctl.serve.http.uploads import image_bytes
@@ -36,6 +36,7 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
         "content": {
             "application/json": {"schema": {"type": "object"}},
             "image/png": {"schema": {"type": "string", "format": "binary"}},
+            "image/jpeg": {"schema": {"type": "string", "format": "binary"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
     }
@@ -132,21 +133,22 @@ def _finished(answer: NDArray[Any], prepared: Prepared, model: Served, output: O
 
 
 def _accepted(header: str | None) -> OutputName:
-    """PNG of ids for who prefers an image to JSON; JSON for everybody else.
+    """The first kind in the Accept header that there is: PNG of ids, JPEG of an overlay, JSON; and JSON when it leaves that open.
 
-    >>> _accepted("image/png").value, _accepted("application/json").value, _accepted("*/*").value
-    ('ids', 'json', 'json')
+    >>> _accepted("image/png").value, _accepted("image/jpeg, */*").value, _accepted("*/*").value
+    ('ids', 'overlay', 'json')
     """
-    for kind in re.split(r"\s*,\s*", (header or "").lower()):
+    kinds = {"image/png": OutputName.ids, "image/*": OutputName.ids, "image/jpeg": OutputName.overlay}
+    for kind in (header or "").lower().split(","):
         name = kind.partition(";")[0].strip()
-        if name in ("image/png", "image/*"):
-            return OutputName.ids
+        if name in kinds:
+            return kinds[name]
         if name in ("application/json", "*/*"):
-            return OutputName.json
+            break
     return OutputName.json
 
 
 def _shown(model: Served) -> dict[str, Any]:
     height, width = model.info.preprocess.size
-    classes = [{"id": index, "name": item.name, "color": list(item.color)} for index, item in enumerate(model.info.classes.classes)]
+    classes = describe_classes(model.info.classes)
     return {"name": model.name, "state": model.state, "height": height, "width": width, "classes": classes}
