@@ -89,17 +89,16 @@ RUN groupadd --gid 1000 gddctl && useradd --uid 1000 --gid 1000 --groups video -
 # --system-site-packages: the vendor's tensorrt module, for which there is no wheel for this device.
 RUN python3 -m venv --system-site-packages /opt/gddctl
 ARG PIP_NO_INDEX=0
+# ONNX Runtime runs the golden image below; engines do without. The vendor's build for this JetPack instead: its wheel in the folder of
+# wheels, and --build-arg ONNXRUNTIME=/wheels/NAME.whl
+ARG ONNXRUNTIME=onnxruntime
 RUN --mount=type=bind,from=wheels,target=/wheels \\
-  /opt/gddctl/bin/python -m pip install --find-links /wheels "gddctl[serve]==${{GDDCTL_VERSION}}"
-# Engines need no ONNX Runtime. To serve ONNX files too: the vendor's wheel for this JetPack in the folder of wheels, and
-# --build-arg ONNXRUNTIME_WHEEL=/wheels/NAME.whl
-ARG ONNXRUNTIME_WHEEL=
-RUN --mount=type=bind,from=wheels,target=/wheels \\
-  if [ -n "${{ONNXRUNTIME_WHEEL}}" ]; then /opt/gddctl/bin/python -m pip install "${{ONNXRUNTIME_WHEEL}}"; fi
+  /opt/gddctl/bin/python -m pip install --find-links /wheels "gddctl[serve]==${{GDDCTL_VERSION}}" "${{ONNXRUNTIME}}"
 ENV PATH=/opt/gddctl/bin:${{PATH}}
 COPY . /release/
 USER 1000:1000
 WORKDIR /release
+RUN ["gddctl", "verify", "."]
 VOLUME /engines
 EXPOSE 8000
 STOPSIGNAL SIGTERM

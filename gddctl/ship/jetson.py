@@ -9,6 +9,7 @@ from gddctl.core.files import write_text
 from gddctl.ship.choice import engine_name, for_tensorrt
 from gddctl.ship.kserve import dns_name
 from gddctl.ship.shipped import Shipped
+from gddctl.ship.triton_model import choose
 
 HOME = "/opt/gddctl"  # where the steps put everything on the device
 UNIT = "gddctl.service"
@@ -38,12 +39,13 @@ sudo cp -r {name} {home}/release
 
 ## 2. Install
 
-TensorRT is JetPack's own and comes through the system's packages; pip has none for this device. No torch, no onnx.
+TensorRT is JetPack's own and comes through the system's packages; pip has none for this device. No torch, no onnx. ONNX Runtime (`cpu`)
+runs the golden image below; leave it out where the vendor's own build of it is installed.
 
 ```
 sudo apt install python3-venv python3-libnvinfer
 sudo python3 -m venv --system-site-packages {home}/venv
-sudo {home}/venv/bin/pip install "gddctl[serve]=={version}"
+sudo {home}/venv/bin/pip install "gddctl[cpu,serve]=={version}"
 {home}/venv/bin/gddctl doctor
 ```
 
@@ -66,10 +68,10 @@ close the desktop first (`sudo systemctl isolate multi-user.target`).
 sudo {home}/venv/bin/gddctl export {home}/release/{onnx} --trt --workspace 512 --out {home}/engines
 ```
 
-It must answer like the file it was built from; with your own images in DIR:
+It must answer like the file it was built from. With labelled images in DIR:
 
 ```
-{home}/venv/bin/gddctl parity {home}/release/{onnx} {home}/engines/{engine} --device tensorrt --data DIR
+{home}/venv/bin/gddctl parity {home}/release/{onnx} {home}/engines/{engine} --data DIR
 ```
 
 ## 5. Measure
@@ -96,8 +98,11 @@ sudo systemctl enable --now {unit}
 curl --fail http://127.0.0.1:8000/v2/health/ready
 ```
 
-To serve other machines, make a token (`sudo sh -c 'umask 077; echo "GDDCTL_TOKEN=$(openssl rand -hex 32)" > /etc/gddctl.env'`), and write
-`--host 0.0.0.0` into the unit.
+{check}To serve other machines, make a token, write `--host 0.0.0.0` into the unit, and restart it:
+
+```
+sudo sh -c 'umask 077; echo "GDDCTL_TOKEN=$(openssl rand -hex 32)" > /etc/gddctl.env'
+```
 
 After an update of JetPack: build the engine again (step 4), then `sudo systemctl restart {unit}`. An old engine is refused, not run.
 
@@ -135,6 +140,17 @@ WantedBy=multi-user.target
 """
 
 
+_CHECK = """\
+The golden image through the engine that is served now; leaves with 3 where it misses the expected mask:
+
+```
+sudo {home}/venv/bin/pip install "tritonclient[http]"
+{home}/venv/bin/python {home}/release/triton/check.py 127.0.0.1:8000
+```
+
+"""
+
+
 def write_jetson(folder: Path, models: Sequence[Shipped], *, name: str, version: str) -> list[Path]:
     """Write ``JETSON.md`` and ``jetson/`` into the release ``folder``; nothing where no file of it suits TensorRT.
 
@@ -149,8 +165,10 @@ def write_jetson(folder: Path, models: Sequence[Shipped], *, name: str, version:
         return []
     engine = engine_name(model)
     words = {"name": dns_name(name), "home": HOME, "version": version, "onnx": model.path, "engine": engine, "unit": UNIT}
+    served = {item.name for item in choose(models)[0]}
+    check = _CHECK.format(home=HOME) if model.info.graph == "deploy" and engine.removesuffix(".engine") in served else ""
     texts = {
-        folder / "JETSON.md": _STEPS.format(bench="~/bench", **words),
+        folder / "JETSON.md": _STEPS.format(bench="~/bench", check=check, **words),
         folder / "jetson" / UNIT: _UNIT.format(**words),
     }
     for path, text in texts.items():
