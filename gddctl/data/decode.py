@@ -37,6 +37,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What is read from strangers. Pillow knows many more; of those, some start other programs (EPS) or are hardly ever read.
 _COMMON = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _SKIP = "restore the file, or leave it out with --skip-bad"  # of a data set
+_BAND = 1 << 22  # pixels that are converted at once
 REPLACE = "replace it with a whole image file"
 _HEADER = threading.Lock()  # Pillow's own limit on pixels is one for the whole process
 
@@ -175,7 +176,12 @@ def _rgb(image: Image.Image, place: str) -> NDArray[np.uint8]:
         return np.repeat(high[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise DataError(f"{place}: stores floating-point pixels, expected 8 or 16 bits per channel", remedy="save it as PNG or JPEG")
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):  # as one array Pillow would hold all pixels twice more on the way
+        band = image.crop((0, top, image.width, min(top + rows, image.height))) if image.height > rows else image
+        out[top : top + rows] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+    return out
 
 
 def _ids(image: Image.Image, data: bytes, path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:

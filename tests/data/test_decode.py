@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gddctl.core.errors import DataError, ImageTooLarge, UsageError
-from gddctl.data.decode import decode_image, read_image, read_mask, read_mask_ids, read_mask_rgb
+from gddctl.data.decode import decode_image, from_pillow, read_image, read_mask, read_mask_ids, read_mask_rgb
 
 JPEG_STEP = 6  # grey values; quality 100 without chroma subsampling on a smooth picture
 CMYK_STEP = 12  # grey values; a round trip through ink and JPEG
@@ -169,6 +169,15 @@ def test_a_limit_of_the_callers_replaces_pillows(monkeypatch: pytest.MonkeyPatch
         decode_image(whole, "x")
     assert decode_image(whole, "x", max_pixels=20 * 32).shape == (20, 32, 3)
     assert Image.MAX_IMAGE_PIXELS == 100  # whoever else uses Pillow in this process keeps the limit
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "CMYK", "YCbCr", "1", "LA"])
+def test_images_read_in_bands_are_the_same_images(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(smooth()).convert(mode)
+    whole = from_pillow(image, "x")
+    assert np.array_equal(whole, np.array(image.convert("RGB")))
+    monkeypatch.setattr("gddctl.data.decode._BAND", 7 * 32)  # 20 rows: two whole bands and a part of one
+    assert np.array_equal(from_pillow(image, "x"), whole)
 
 
 def test_files_of_strangers_are_read_in_common_formats_only() -> None:
