@@ -14,6 +14,7 @@ from gddctl.core.reports.comparison_table import Table, method_table, pair_table
 from gddctl.core.reports.comparison_words import verdicts
 from gddctl.prove.saturation import saturation
 from gddctl.report.comparison_figures import curve_figure, forest_figure, marks_of
+from gddctl.report.provenance import Made, made_of_folder
 from gddctl.report.template import fill
 from gddctl.report.wording import MISSING, duration
 
@@ -53,13 +54,14 @@ def write_comparison_page(folder: Path) -> Path:
         raise ArtifactError(f"{source}: not in the form that this version reads ({error!r})", remedy="make it again") from error
     path = folder / PAGE_NAME
     name = folder.resolve().name
-    write_text(path, fill("comparison_page.html.j2", title=name, section=comparison_section(comparison)))
+    made = made_of_folder(folder, "compare", [COMPARISON_NAME])
+    write_text(path, fill("comparison_page.html.j2", title=name, section=comparison_section(comparison, made)))
     return path
 
 
-def comparison_section(comparison: Comparison) -> str:
+def comparison_section(comparison: Comparison, made: Made | None = None) -> str:
     """The section's HTML, the same in a run's report and on the page of its own."""
-    return fill("comparison.html.j2", view=comparison_view(comparison))
+    return fill("comparison.html.j2", view=comparison_view(comparison), made=made)
 
 
 def comparison_view(comparison: Comparison) -> ComparisonView:

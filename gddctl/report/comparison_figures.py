@@ -7,15 +7,15 @@ from typing import Literal
 
 from gddctl.core.reports.comparison import REFERENCE, Arm, Comparison, MethodRow, Pair, Point
 from gddctl.core.reports.comparison_words import names_of
-from gddctl.report.colours import BASELINE, STUDENT
-from gddctl.report.svg import FAINT, INK, Frame, element, label, picture, polyline, spread_labels, text
+from gddctl.report.colours import BASELINE, OTHERS, STUDENT
+from gddctl.report.svg import BAD, FAINT, GOOD, INK, PAPER, Frame, element, label, picture, polyline, spread_labels, text
 from gddctl.report.wording import percent, points
 
 Over = Literal["iterations", "seconds"]
 
-_COLOURS = (STUDENT, "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7a5195", "#8c6d31", INK)
+_COLOURS = (STUDENT, *OTHERS, INK)
 _DASHES = (None, "7 4", "2 3", "9 3 2 3")
-_BETTER, _WORSE, _OPEN = "#1a7f4b", "#b42318", FAINT
+_BETTER, _WORSE, _OPEN = GOOD, BAD, FAINT
 _ROW = 26  # pixels of a line of the forest plot
 _WIDTH = 720
 
@@ -141,7 +141,7 @@ def _forest_row(frame: Frame, comparison: Comparison, pair: Pair, words: str, y:
         element(
             "circle",
             element("title", text(f"{words}: {points(pair.difference_points)}, {ends}, {outcome}")),
-            cx=frame.px(pair.difference_points), cy=y, r=5, fill=colour if told else "#fff", stroke=colour, stroke_width=2,
+            cx=frame.px(pair.difference_points), cy=y, r=5, fill=colour if told else PAPER, stroke=colour, stroke_width=2,
         ),
         label(frame.left + frame.width + 10, y + 4, points(pair.difference_points), size=11.5, weight="600" if told else None),
         label(frame.left + frame.width + 60, y + 4, ends, size=11, fill=FAINT),
@@ -162,5 +162,5 @@ def _mean(frame: Frame, curve: MeanCurve, mark: Mark) -> str:
     parts = [polyline(places, stroke=mark.colour, dash=mark.dash)] if len(places) > 1 else []
     for (cx, cy), x, mean, low, high in zip(places, curve.x, curve.mean, curve.low, curve.high, strict=True):
         hint = element("title", text(f"{x:g}: {mean:.2f} ({low:.2f} to {high:.2f})"))
-        parts.append(element("circle", hint, cx=cx, cy=cy, r=2.5, fill=mark.colour, stroke="#fff", stroke_width=0.75))
+        parts.append(element("circle", hint, cx=cx, cy=cy, r=2.5, fill=mark.colour, stroke=PAPER, stroke_width=0.75))
     return "".join(parts)

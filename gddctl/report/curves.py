@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from gddctl.core.reports.assisted import BLIND_MIOU, WITH_PLANE, WITHOUT_PLANE
-from gddctl.report.colours import colour_by_model
-from gddctl.report.svg import Frame, element, label, picture, polyline, spread_labels, text
+from gddctl.report.colours import OTHERS, STUDENT, colour_by_model
+from gddctl.report.svg import INK, PAPER, Frame, element, label, picture, polyline, spread_labels, text
 from gddctl.report.wording import percent
 
 _NOT_TERMS = frozenset({"stage", "step", "val", "lr", "grad_norm", "images_per_s", "data_wait", "seconds", "eta_s"})
-_TERM_COLOURS = ("#1c1f23", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e08a00")
+_TERM_COLOURS = (INK, STUDENT, *OTHERS)
 
 Line = tuple[str, list[tuple[float, float]]]
 
@@ -43,7 +43,9 @@ def validation_figure(records: Sequence[Mapping[str, Any]]) -> str | None:
     for (stage, places), y in zip(lines, ends, strict=True):
         best = max(value for _, value in places)
         drawn.append(_line(frame, places, colours[stage], dots=True, unit=" %"))
-        drawn.append(label(frame.px(places[-1][0]) + 8, y + 4, f"{stage} {percent(best / 100)}", fill=colours[stage], weight="600"))
+        drawn.append(
+            label(frame.px(places[-1][0]) + 8, y + 4, f"{stage} {percent(best / 100)}", fill=colours[stage], weight="600", over=True)
+        )
     return picture("".join(drawn), width=720, height=300, title="mIoU on the validation split, in percent, over training iterations")
 
 
@@ -122,5 +124,5 @@ def _line(
     if dots or len(shown) == 1:
         for (cx, cy), (step, value) in zip(shown, places, strict=True):
             hint = element("title", text(f"{step:g}: {value:.2f}{unit}"))
-            parts.append(element("circle", hint, cx=cx, cy=cy, r=3, fill=colour, stroke="#fff"))
+            parts.append(element("circle", hint, cx=cx, cy=cy, r=3, fill=colour, stroke=PAPER))
     return "".join(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,14 +12,18 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gddctl.core.artifact.calibration import RECORD_SCHEMA, CalibrationRecord
 from gddctl.core.artifact.card import WEIGHTS_NAME, Card, is_bundle
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.files import read_json
 from gddctl.core.reports.comparison import COMPARISON_NAME, Comparison
+from gddctl.core.reports.drift import DRIFTS_NAME, DriftReport, drifts_from_json
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport
+from gddctl.core.reports.pictures import PICTURES_NAME, Pictures
+from gddctl.core.reports.recovery import Recovery
 
 ROLES = ("teacher", "baseline", "student")
 
@@ -41,8 +45,13 @@ class RunFiles:
     latency: LatencyReport | None
     samples: tuple[NDArray[np.float64], ...]  # raw latency in ms, one array per row of ``latency``
     artifacts: tuple[dict[str, Any], ...]  # rows of the manifest
-    pictures: tuple[Path, ...]
+    pictures: tuple[Path, ...]  # side by side, ready to look at
+    scenes: Pictures | None  # the same as layers
     comparison: Comparison | None
+    drifts: tuple[DriftReport, ...]
+    recoveries: tuple[tuple[Recovery, Mapping[str, Any]], ...]  # what INT8 cost, and the file as it stands
+    calibration: CalibrationRecord | None
+    ledger: dict[str, dict[str, Any]]  # finished stages by name
 
     @property
     def bytes_of(self) -> dict[str, int]:
@@ -75,11 +84,25 @@ def read_run(folder: Path) -> RunFiles:
         scores=evaluated or {},
         parity=_optional(folder / "parity.json", ParityReport.from_json),
         latency=latency,
-        samples=_samples(folder, latency),
+        samples=samples_beside(folder, latency),
         artifacts=_optional(folder / "artifacts" / "manifest.json", lambda value: tuple(value["artifacts"])) or (),
         pictures=tuple(sorted((folder / "pictures").glob("*.png"))),
+        scenes=_optional(folder / "pictures" / PICTURES_NAME, Pictures.from_json),
         comparison=_optional(folder / COMPARISON_NAME, Comparison.from_json),
+        drifts=_optional(folder / DRIFTS_NAME, drifts_from_json) or (),
+        recoveries=tuple(filter(None, (_optional(path, _recovery) for path in sorted((folder / "artifacts").glob("*-recovery-*.json"))))),
+        calibration=_optional(folder / "artifacts" / "student-calibration.json", _calibration),
+        ledger=_optional(folder / "stages.json", lambda value: dict(value["stages"])) or {},
     )
+
+
+def _calibration(value: Any) -> CalibrationRecord | None:
+    """A record of another schema is not read: its digest in the manifest still names it."""
+    return CalibrationRecord.from_json(value) if value.get("schema") == RECORD_SCHEMA else None
+
+
+def _recovery(value: Any) -> tuple[Recovery, Mapping[str, Any]]:
+    return Recovery.from_json(value), value
 
 
 def _optional(path: Path, parse: Callable[[Any], T]) -> T | None:
@@ -90,6 +113,10 @@ def _optional(path: Path, parse: Callable[[Any], T]) -> T | None:
         return parse(read_json(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path}: not in the form that this version reads ({error!r})", remedy="make it again") from error
+    except ArtifactError as error:
+        if str(path) in error.message:
+            raise
+        raise ArtifactError(f"{path}: {error.message}", remedy=error.remedy) from error
 
 
 def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
@@ -107,7 +134,7 @@ def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
     return tuple(records)
 
 
-def _samples(folder: Path, latency: LatencyReport | None) -> tuple[NDArray[np.float64], ...]:
+def samples_beside(folder: Path, latency: LatencyReport | None) -> tuple[NDArray[np.float64], ...]:
     """Raw samples in the order of the rows; empty when the file is not there or does not belong to these rows."""
     if latency is None or latency.raw_file is None:
         return ()

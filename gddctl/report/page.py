@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 
 from gddctl.core.files import write_text
+from gddctl.core.reports.comparison import COMPARISON_NAME
 from gddctl.report.accuracy import class_table
+from gddctl.report.card import card_of
 from gddctl.report.comparison import comparison_section
 from gddctl.report.curves import loss_figure, pace_of, stages_of, validation_figure
+from gddctl.report.flipbook import data_uri, flipbook
 from gddctl.report.headline import headline
 from gddctl.report.inputs import RunFiles, read_run
 from gddctl.report.ladder import bands, rung_views
+from gddctl.report.ladder_figure import ladder_figure
 from gddctl.report.lineage import lineage, recipe, trainings
+from gddctl.report.provenance import Made, made_by, made_by_all, made_by_stage, made_of_folder, place_of
+from gddctl.report.sensitivity import sensitivity
 from gddctl.report.speed import speed
 from gddctl.report.template import fill
 
@@ -54,6 +59,7 @@ def write_report(run_folder: Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """The page's HTML. Everything from files is escaped by the template; drawings escape their own words."""
+    book = flipbook(run)
     return fill(
         "page.html.j2",
         run=run,
@@ -61,18 +67,42 @@ def render(run: RunFiles) -> str:
         curves=_curves(run),
         validation=validation_figure(run.metrics),
         classes=class_table(run),
-        pictures=[_embed(path) for path in run.pictures],
+        flipbook=book,
+        pictures=[Picture(path.stem, data_uri(path)) for path in run.pictures] if book is None else [],
         legend=_legend(run),
         rungs=rung_views(run.parity),
         parity=run.parity,
+        ladder=ladder_figure(run.parity.rungs) if run.parity is not None else None,
         left_out=run.parity.skipped if run.parity is not None else (),
         bands=bands(run.parity),
-        speed=speed(run),
+        sensitivity=sensitivity(run),
+        speed=speed(run.latency, run.samples, run.scores),
+        card=card_of(run),
         lineage=lineage(run),
         trainings=trainings(run),
         recipe=recipe(run),
-        comparison=None if run.comparison is None else comparison_section(run.comparison),
+        made=_made(run),
+        comparison=None
+        if run.comparison is None
+        else comparison_section(run.comparison, made_of_folder(run.folder, "compare", [COMPARISON_NAME])),
     )
+
+
+def _made(run: RunFiles) -> dict[str, Made]:
+    """How each section came about."""
+    place = place_of(run)
+    latency = made_by_stage(run, "bench", ["latency.json", "latency.npz"])
+    if run.latency is not None and run.latency.command:
+        latency = made_by(run, run.latency.command, latency.files, when=run.latency.started)
+    return {
+        "scores": made_by_stage(run, "evaluate", ["eval.json"], again=f"gddctl eval {place}/student" if "student" in run.cards else ""),
+        "pictures": made_by_stage(run, "pictures", ["pictures"]),
+        "parity": made_by_stage(run, "parity", ["parity.json"], again=f"gddctl parity --ladder {place} --all" if run.artifacts else ""),
+        "latency": latency,
+        "training": made_by_all(run, ["metrics.jsonl"]),
+        "card": made_by_all(run, ["student/card.json", "artifacts/manifest.json", "eval.json", "parity.json", "latency.json"]),
+        "lineage": made_by_stage(run, "export", ["student/card.json", "artifacts/manifest.json"]),
+    }
 
 
 def _curves(run: RunFiles) -> list[Curve]:
@@ -85,11 +115,6 @@ def _curves(run: RunFiles) -> list[Curve]:
             pace += [] if wait is None else [f"{100 * wait:.1f} % of the time waiting for data"]
             found.append(Curve(stage, svg, ", ".join(pace)))
     return found
-
-
-def _embed(path: Path) -> Picture:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return Picture(path.stem, f"data:image/png;base64,{data}")
 
 
 def _legend(run: RunFiles) -> list[tuple[str, str]]:

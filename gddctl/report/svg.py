@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-INK, FAINT, RULE = "#1c1f23", "#5b6370", "#dfe3e8"
+INK, FAINT, RULE, PAPER = "var(--ink)", "var(--faint)", "var(--rule)", "var(--paper)"  # of the page's theme: see colours
+GOOD, BAD, WARN = "var(--good)", "var(--bad)", "var(--warn)"
 
 
 def element(name: str, content: str = "", **attributes: object) -> str:
@@ -26,9 +27,20 @@ def text(value: str) -> str:
     return escape(value, quote=True)
 
 
-def label(x: float, y: float, value: str, *, anchor: str = "start", size: float = 12, fill: str = INK, weight: str | None = None) -> str:
-    """A line of text; ``y`` is its baseline."""
-    return element("text", text(value), x=x, y=y, text_anchor=anchor, font_size=size, fill=fill, font_weight=weight)
+def label(
+    x: float,
+    y: float,
+    value: str,
+    *,
+    anchor: str = "start",
+    size: float = 12,
+    fill: str = INK,
+    weight: str | None = None,
+    over: bool = False,
+) -> str:
+    """A line of text; ``y`` is its baseline; ``over``: with a rim of paper, to be read over lines."""
+    rim = {"stroke": PAPER, "stroke_width": 3, "stroke_linejoin": "round", "paint_order": "stroke"} if over else {}
+    return element("text", text(value), x=x, y=y, text_anchor=anchor, font_size=size, fill=fill, font_weight=weight, **rim)
 
 
 def polyline(places: Sequence[tuple[float, float]], *, stroke: str, width: float = 2.0, dash: str | None = None) -> str:

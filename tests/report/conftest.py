@@ -13,14 +13,18 @@ import numpy as np
 import pytest
 
 from gddctl.core.artifact.card import Card, TrainingRecord
-from gddctl.core.classes import ClassTable, SegClass
+from gddctl.core.classes import ClassTable, SegClass, distinct_color
 from gddctl.core.config.sections import DataConfig, GatesConfig, NetworkConfig
 from gddctl.core.digest import sha256_bytes
 from gddctl.core.files import write_bytes, write_json, write_text
 from gddctl.core.preprocess import PreprocessSpec
+from gddctl.core.reports.drift import DRIFTS_NAME, DriftReport, TensorDrift, drifts_to_json
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
 from gddctl.core.reports.parity import ParityReport, Rung
+from gddctl.core.reports.pictures import PICTURES_NAME, Layer, Pictures, Scene
+from gddctl.core.reports.recovery import BlockLoss, Recovery, Trade
+from gddctl.prove.layers import draw_layers
 from gddctl.prove.overlay import overlay_strip
 
 NAMES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
@@ -40,7 +44,8 @@ def digest(name: str) -> str:
 
 
 def class_table(names: tuple[str, ...] = NAMES) -> ClassTable:
-    return ClassTable(classes=tuple(SegClass(name=name, color=color) for name, color in zip(names, COLOURS, strict=False)))
+    colours = [COLOURS[index] if index < len(COLOURS) else distinct_color(index) for index in range(len(names))]
+    return ClassTable(classes=tuple(SegClass(name=name, color=color) for name, color in zip(names, colours, strict=True)))
 
 
 def make_card(role: Any, names: tuple[str, ...] = NAMES) -> Card:
@@ -156,6 +161,50 @@ def make_pictures(folder: Path, count: int = 2) -> None:
         write_bytes(folder / "pictures" / f"{index:02d}-scene.png", cv2.imencode(".png", strip[..., ::-1])[1].tobytes())
 
 
+def make_layers(folder: Path, count: int = 2, names: tuple[str, ...] = NAMES) -> None:
+    """The same scenes to flip through."""
+    scenes = []
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        image = np.kron(rng.integers(0, 255, (8, 12, 3), dtype=np.uint8), np.ones((16, 16, 1), np.uint8))
+        label = np.kron(rng.integers(0, len(names), (8, 12), dtype=np.uint8), np.ones((16, 16), np.uint8))
+        label[:16, :16] = 255
+        answers = [(title, np.roll(label, 16 * shift, 1)) for shift, title in enumerate(("student", "teacher", "student INT8"))]
+        palette = class_table(names).palette
+        size, drawn = draw_layers(image, label, answers, palette, changes=[("student", "student INT8")])
+        layers = []
+        for number, layer in enumerate(drawn):
+            name = f"{index:02d}-scene/{number}{layer.suffix}"
+            write_bytes(folder / "pictures" / name, layer.data)
+            errors = None if layer.errors is None else f"{index:02d}-scene/{number}-errors.png"
+            if layer.errors is not None:
+                write_bytes(folder / "pictures" / str(errors), layer.errors)
+            layers.append(Layer(layer.title, layer.kind, name, errors, layer.right))
+        scenes.append(Scene(f"{index:02d}-scene", size, tuple(layers)))
+    write_json(folder / "pictures" / PICTURES_NAME, Pictures(tuple(scenes)).to_json())
+
+
+def make_sensitivity(folder: Path) -> None:
+    """What INT8 cost, block by block and tensor by tensor."""
+    blocks = tuple(BlockLoss(f"encoder.layer{n}.0", 2, -0.4 / n, 1 - 0.004 / n, 40.0 + n) for n in range(1, 5))
+    rung = make_rungs()[2]
+    trades = (Trade((), rung, 11.4, 3.4), Trade((blocks[0].block,), rung, 12.9, 3.9))
+    recovery = Recovery("ort-cpu", 32, blocks, trades)
+    command = ["gddctl", "export", "student", "--sensitivity"]
+    write_json(folder / "artifacts" / "student-recovery-ort-cpu.json", {**recovery.to_json(), "command": command})
+    tensors = tuple(TensorDrift(f"encoder.relu{n}", "Relu", 45.0 - n, 46.0 - n, 0.1, 0) for n in range(12))
+    drift = DriftReport("student-fp32-any.logits", "student-int8-ort-cpu.logits", 2, tensors, 8.0, 12.0, 35.0, 0)
+    write_json(folder / DRIFTS_NAME, drifts_to_json([drift]))
+
+
+def make_ledger(folder: Path) -> None:
+    """Stages as a run notes them; the export was done by a version that did not note its command."""
+    row = {"digest": "0" * 64, "outputs": {}, "seconds": 12.3, "time": "2026-11-20T14:01:00+0000"}
+    command = ["gddctl", "run", "config.yaml", "--out", "my run"]
+    stages = {name: {**row, "command": command} for name in ("evaluate", "bench", "parity", "pictures")}
+    write_json(folder / "stages.json", {"schema": 1, "stages": {**stages, "export": row}})
+
+
 def make_artifacts(folder: Path) -> None:
     rows = []
     for name, parent in zip(FILES, (None, FILES[0], FILES[0], FILES[2]), strict=True):
@@ -183,7 +232,10 @@ def make_run(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
     make_latency(folder)
     make_metrics(folder)
     make_pictures(folder)
+    make_layers(folder, names=names)
     make_artifacts(folder)
+    make_sensitivity(folder)
+    make_ledger(folder)
     write_text(folder / "config.yaml", "name: demo\nseed: 0\ndata:\n  layout: synthetic\n")
     git = {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": True}
     write_json(folder / "env.json", {
@@ -207,4 +259,4 @@ def run(whole: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def made() -> Any:
     """The makers; a fixture, because test folders are no packages."""
-    return SimpleNamespace(run=make_run, card=make_card, rungs=make_rungs, NAMES=NAMES)
+    return SimpleNamespace(run=make_run, card=make_card, rungs=make_rungs, scores=make_scores, layers=make_layers, NAMES=NAMES)

@@ -41,7 +41,7 @@ def test_the_page_names_every_way_the_label_was_shown(run: Path) -> None:
         assert f"Teacher with the label plane, {title}</td><td>{score}</td>" in html
     assert "Teacher with a zero plane (entropy 0.873 nats)</td><td>43.21</td>" in html
     assert "makes nothing" not in html
-    assert "<th>Teacher with the label plane, %</th>" in html  # the table of classes
+    assert '<th scope="col">Teacher with the label plane, %</th>' in html  # the table of classes
     assert "teacher with the label plane " in html and "teacher with a zero plane " in html  # ends of the curves
 
 

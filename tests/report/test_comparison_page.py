@@ -79,7 +79,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -133,7 +133,7 @@ def test_a_run_that_holds_a_comparison_shows_it_and_one_that_does_not_does_not(r
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     comparison = dataclasses.replace(made(HOSTILE), protocol=HOSTILE, notes=(HOSTILE,), teacher=Teacher(HOSTILE, 0.1, None))
     page = page_of(comparison, tmp_path)
-    assert "script" not in page.tags and "img" not in page.tags and page.text.count("<script>alert(") >= 8
+    assert page.tags.count("script") == 1 and "img" not in page.tags and page.text.count("<script>alert(") >= 8
     for drawing in (forest_figure(comparison), curve_figure(comparison, "iterations")):
         assert drawing is not None and {item.tag.rpartition("}")[2] for item in ElementTree.fromstring(drawing).iter()} <= {
             "svg", "title", "line", "text", "circle", "path"
@@ -175,7 +175,7 @@ def test_the_forest_puts_points_where_they_belong() -> None:
     drawing = forest_figure(made())
     assert drawing is not None
     bar = re.search(r'x1="([\d.]+)" x2="([\d.]+)" y1="23" y2="23" stroke="[^"]+" stroke-width="2.5"', drawing)
-    dot, zero = re.search(r'cx="([\d.]+)"', drawing), re.search(r'x1="([\d.]+)" x2="\1" y1="10" y2="36" stroke="#1c1f23"', drawing)
+    dot, zero = re.search(r'cx="([\d.]+)"', drawing), re.search(r'x1="([\d.]+)" x2="\1" y1="10" y2="36" stroke="var\(--ink\)"', drawing)
     assert bar is not None and dot is not None and zero is not None
     left, right, middle, origin = float(bar[1]), float(bar[2]), float(dot[1]), float(zero[1])
     scale = (right - left) / 4.8

@@ -14,7 +14,8 @@ from gddctl.report.accuracy import change
 from gddctl.report.colours import colour_by_model
 from gddctl.report.curves import loss_figure, validation_figure
 from gddctl.report.svg import Frame, spread_labels, ticks
-from gddctl.report.timing import Timed, distribution_figure, scatter_figure
+from gddctl.report.scatter import Place, pareto_front, scatter_figure
+from gddctl.report.timing import Timed, distribution_figure, tail_figure
 
 AREA = Frame(10, 20, 100, 200, (0.0, 50.0), (0.0, 1.0))
 
@@ -58,7 +59,7 @@ def test_the_box_is_made_of_the_samples() -> None:
     figure = distribution_figure([Timed("a", "#000", samples)])
     assert figure is not None
     rect = re.search(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', figure)
-    line = re.search(r'x2="(\d+)" y1="\d+" y2="\d+" stroke="#5b6370"', figure)
+    line = re.search(r'x2="(\d+)" y1="\d+" y2="\d+" stroke="var\(--faint\)"', figure)
     assert rect is not None and line is not None
     left, right = 215.0, float(line[1])
     scale = (right - left) / (np.percentile(samples, 99) * 1.12)
@@ -83,7 +84,7 @@ def test_single_points_constants_and_broken_values_are_drawn_without_failing() -
     assert validation_figure([{"stage": "a", "step": 0, "val": {"miou": 0.0}}]) is not None
     figure = loss_figure([{"stage": "a", "step": s, "loss": 0.0, "ce": float("nan"), "note": "x"} for s in (1, 2)], "a")
     assert figure is not None and ">ce<" not in figure and "nan" not in figure
-    assert scatter_figure([("a", "#000", 0.0, 0.0)], [], {}) is not None
+    assert scatter_figure([Place("a", "#000", 0.0, 0.0)], [], {}) is not None
 
 
 @pytest.mark.parametrize(("value", "way"), [(0.004, "same"), (-0.004, "same"), (0.006, "up"), (-0.006, "down"), (None, "same")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import shutil
@@ -17,8 +18,9 @@ from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.files import read_json, write_json
 from gddctl.report.page import write_report
 
+DRAWINGS = 11  # validation, three losses, ladder, blocks, drift, scatter, distribution, tail, stages
 VOID = {"meta", "br", "img", "link", "input", "hr"}
-ALL_SECTIONS = {"classes", "pictures", "parity", "latency", "training", "lineage", "again"}
+ALL_SECTIONS = {"classes", "pictures", "parity", "sensitivity", "latency", "training", "card", "lineage", "again"}
 
 
 class Page(HTMLParser):
@@ -55,7 +57,7 @@ class Page(HTMLParser):
         assert self.open and self.open.pop() == tag, f"</{tag}> out of order"
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -89,7 +91,7 @@ def test_a_whole_run_gives_every_section_and_the_numbers_that_matter(run: Path) 
     ):
         assert words in page.text, words
     assert "noise_gain" not in page.text and "batchnorm" not in page.text  # no term of the loss; nothing of that kind in the file
-    assert page.tags.count("svg") == 6  # validation, three losses, distribution, scatter
+    assert page.tags.count("svg") == DRAWINGS
     manifest = read_json(run / "artifacts" / "manifest.json")["artifacts"]
     assert all(row["sha256"] in page.text for row in manifest)
 
@@ -97,22 +99,43 @@ def test_a_whole_run_gives_every_section_and_the_numbers_that_matter(run: Path) 
 def test_the_page_needs_nothing_outside_itself(run: Path) -> None:
     page = page_of(run)
     html = (run / "report.html").read_text(encoding="utf-8")
-    assert all(ref.startswith(("#", "data:image/png;base64,")) for ref in page.references)
+    assert all(ref.startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,")) for ref in page.references)
     assert set(re.findall(r"https?://[^\"'\s<>]+", html)) <= {"http://www.w3.org/2000/svg"}  # a name, never fetched
-    assert not re.search(r"@import|url\(|<script|<link|<iframe|<object|<embed|<base", html)
-    images = [ref for ref in page.references if ref.startswith("data:")]
-    pictures = sorted((run / "pictures").glob("*.png"))
-    assert [base64.b64decode(ref.partition(",")[2]) for ref in images] == [path.read_bytes() for path in pictures]
+    assert not re.search(r"@import|url\(|<script .|<link|<iframe|<object|<embed|<base", html)
+    images = [base64.b64decode(ref.partition(",")[2]) for ref in page.references if ref.startswith("data:")]
+    layers = [path.read_bytes() for path in (run / "pictures").glob("*/*") if path.is_file()]
+    assert len(images) == len(layers) == 18 and sorted(images) == sorted(layers)  # two scenes: image, label, 3 answers with errors, change
+
+
+def test_the_policy_lets_this_one_script_run_and_nothing_be_fetched(run: Path) -> None:
+    html = write_report(run).read_text(encoding="utf-8")
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    found = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert len(scripts) == 1 and found is not None
+    rules = dict(rule.strip().split(" ", 1) for rule in found[1].replace("&#39;", "'").split(";"))
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert rules["script-src"] == f"'sha256-{digest}'"
+    assert rules["default-src"] == "'none'" and rules["img-src"] == "data:"
+    assert not any("http" in rule or "*" in rule for rule in rules.values())
+
+
+def test_a_run_without_layers_shows_its_strips(run: Path) -> None:
+    shutil.rmtree(run / "pictures" / "00-scene")
+    shutil.rmtree(run / "pictures" / "01-scene")
+    page = page_of(run)
+    images = [base64.b64decode(ref.partition(",")[2]) for ref in page.references if ref.startswith("data:")]
+    assert images == [path.read_bytes() for path in sorted((run / "pictures").glob("*.png"))]
 
 
 def test_drawings_are_well_formed_xml(run: Path) -> None:
     html = write_report(run).read_text(encoding="utf-8")
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    assert len(drawings) == 6
+    assert len(drawings) == DRAWINGS
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
         assert root.attrib["aria-label"]
-        assert "nan" not in drawing and "inf" not in re.sub(r"<title>.*?</title>", "", drawing).lower().replace("inference", "")
+        numbers = " ".join(re.findall(r'="([^"]*)"', re.sub(r'aria-label="[^"]*"', "", drawing)))
+        assert not re.search(r"\b(nan|inf)\b", numbers)
 
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -126,7 +149,19 @@ def test_hostile_names_stay_text(made: Any, tmp_path: Path) -> None:
     (run / "config.yaml").write_text(HOSTILE)
     records = [{"stage": HOSTILE, "step": step, HOSTILE: 1.0, "loss": 1.0, "val": {"miou": 0.1}} for step in (1, 2)]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
-    (run / "pictures" / "00-scene.png").rename(run / "pictures" / "00-<b onclick=x>.png")
+    pictures = read_json(run / "pictures" / "layers.json")
+    pictures["scenes"][0]["name"] = HOSTILE
+    pictures["scenes"][0]["layers"][2]["title"] = HOSTILE
+    write_json(run / "pictures" / "layers.json", pictures)
+    recovery = read_json(run / "artifacts" / "student-recovery-ort-cpu.json")
+    recovery["losses"][0]["block"] = recovery["command"][1] = HOSTILE
+    write_json(run / "artifacts" / "student-recovery-ort-cpu.json", recovery)
+    drift = read_json(run / "drift.json")
+    drift["reports"][0]["tensors"][3] |= {"name": HOSTILE, "kind": HOSTILE, "inherited_db": 80.0}
+    write_json(run / "drift.json", drift)
+    ledger = read_json(run / "stages.json")
+    ledger["stages"]["evaluate"] |= {"command": ["gddctl", HOSTILE], "time": HOSTILE}
+    write_json(run / "stages.json", ledger)
     report = read_json(run / "latency.json")
     report["rows"][0] |= {"sha256": "unknown", "model": HOSTILE, "backend": HOSTILE, "environment": {HOSTILE: HOSTILE}}
     write_json(run / "latency.json", report)
@@ -134,8 +169,8 @@ def test_hostile_names_stay_text(made: Any, tmp_path: Path) -> None:
     parity["rungs"][0] |= {"candidate": HOSTILE, "worst_class": HOSTILE, "nan": 3}
     write_json(run / "parity.json", parity)
     page = page_of(run)
-    assert "script" not in page.tags and page.tags.count("img") == 2 and "b" not in page.tags
-    assert page.text.count("<script>alert(") >= 9
+    assert page.tags.count("script") == 1 and page.tags.count("img") == 18 and "b" not in page.tags
+    assert page.text.count("<script>alert(") >= 20
 
 
 @pytest.mark.parametrize(
@@ -146,12 +181,16 @@ def test_hostile_names_stay_text(made: Any, tmp_path: Path) -> None:
         (["eval.json"], ALL_SECTIONS - {"classes"}),
         (["metrics.jsonl"], ALL_SECTIONS - {"training"}),
         (["pictures"], ALL_SECTIONS - {"pictures"}),
+        (["drift.json"], ALL_SECTIONS),
+        (["drift.json", "artifacts"], ALL_SECTIONS - {"sensitivity"}),
+        (["stages.json"], ALL_SECTIONS),
         (["artifacts"], ALL_SECTIONS),
         (["teacher"], ALL_SECTIONS),
         (["baseline"], ALL_SECTIONS),
         (["latency.npz"], ALL_SECTIONS),
         (["env.json", "config.yaml"], ALL_SECTIONS),
-        (["teacher", "baseline", "student", "artifacts"], ALL_SECTIONS - {"lineage"}),
+        (["student"], ALL_SECTIONS - {"card"}),
+        (["teacher", "baseline", "student", "artifacts"], ALL_SECTIONS - {"lineage", "card"}),
     ],
 )
 def test_what_is_missing_leaves_its_section_out(run: Path, gone: list[str], sections: set[str]) -> None:
@@ -193,6 +232,11 @@ def test_a_broken_limit_is_shown_as_broken(run: Path) -> None:
         ("parity.json", "[]"),
         ("env.json", "{"),
         ("latency.npz", "no zip"),
+        ("latency.json", '{"schema": 99, "rows": []}'),
+        ("drift.json", '{"reports": [{}]}'),
+        ("pictures/layers.json", '{"scenes": [{}]}'),
+        ("stages.json", "[]"),
+        ("artifacts/student-recovery-ort-cpu.json", "{}"),
     ],
 )
 def test_a_damaged_file_is_named(run: Path, name: str, content: str) -> None:
@@ -215,7 +259,7 @@ def test_raw_samples_of_another_measurement_are_not_drawn(run: Path) -> None:
     report = read_json(run / "latency.json")
     report["rows"][0]["samples"] += 1
     write_json(run / "latency.json", report)
-    assert page_of(run).tags.count("svg") == 5
+    assert page_of(run).tags.count("svg") == DRAWINGS - 2  # neither distribution nor tail
 
 
 def test_what_was_emulated_or_not_run_says_so(run: Path) -> None:
@@ -246,7 +290,7 @@ def test_what_was_emulated_or_not_run_says_so(run: Path) -> None:
         f"Not proven here: {HOSTILE}.",
     ):
         assert words in page.text, words
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
 
 
 def test_a_ladder_of_which_nothing_ran_proves_nothing(run: Path) -> None:

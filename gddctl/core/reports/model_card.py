@@ -80,8 +80,8 @@ def _network(known: Known) -> Iterator[Row]:
         yield "parameters", f"{card.parameters:,}"
         if card.origin is not None:
             yield "imported from", f"{card.origin.file} ({card.origin.kind}), SHA-256 {card.origin.sha256}"
-        for line in card.differs_from_paper:
-            yield "differs from the paper", line
+        if card.differs_from_paper:
+            yield "differs from the paper", " ".join(card.differs_from_paper)
     elif info is not None:
         yield "architecture", info.architecture
     height, width = known.preprocess.size
