@@ -97,7 +97,7 @@ def _advise(plan: Plan, address: str) -> None:
     """Say what a careful user would want to know before the first request."""
     if not ip_address(address.partition("%")[0]).is_loopback and plan.token is None:
         log.warning(
-            "listening on %s without a token: everybody who reaches this address can use the models; give --token-file, or stay on 127.0.0.1",
+            "listening on %s without a token: whoever reaches it can use the models; give --token-file, or stay on 127.0.0.1",
             address,
         )
     for name, path in plan.named:
