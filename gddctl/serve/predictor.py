@@ -16,6 +16,7 @@ from gddctl.runtime.open import open_runtime
 from gddctl.runtime.protocol import Device, Runtime
 from gddctl.serve.prediction import Prediction
 from gddctl.serve.source import to_rgb
+from gddctl.serve.window import windowed_mask
 
 if TYPE_CHECKING:
     from gddctl.serve.source import ImageLike
@@ -39,11 +40,12 @@ class Predictor:
         """Names and colours, by the mask's ids."""
         return self._runtime.info.classes
 
-    def predict(self, image: ImageLike) -> Prediction:
+    def predict(self, image: ImageLike, *, window: bool = False) -> Prediction:
         """Segment one image.
 
         Args:
             image: a path, the bytes of an image file, a Pillow image, or a (H, W, 3) uint8 RGB array of any size.
+            window: slide the network's input over the image at its own size, instead of resizing the image to it.
 
         Returns:
             The mask at the image's own size, and what to read it with.
@@ -53,7 +55,8 @@ class Predictor:
             ArtifactError: the model answers with NaN.
         """
         pixels = to_rgb(image)
-        return Prediction(mask=predict_mask(self._runtime, pixels), classes=self.classes, image=pixels)
+        mask = windowed_mask(self._runtime, pixels) if window else predict_mask(self._runtime, pixels)
+        return Prediction(mask=mask, classes=self.classes, image=pixels)
 
     def __enter__(self) -> Self:
         return self

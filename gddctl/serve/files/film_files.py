@@ -41,6 +41,7 @@ class FilmFiles:
         self._rate, self._opacity = rate, opacity
         self._stack = ExitStack()
         self._puts: list[Put] = []
+        self.frames = 0
 
     def put(self, image: NDArray[np.uint8], mask: NDArray[np.uint8], about: dict[str, Any]) -> None:
         """The next frame, in order; ``about`` holds its ``frame`` number.
@@ -50,6 +51,7 @@ class FilmFiles:
         """
         for put in self._puts:
             put(image, mask, about)
+        self.frames += 1
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.classes import ClassTable
+from gddctl.core.errors import DataError
 from gddctl.serve.files.film import Capture
 from gddctl.serve.files.film_files import FilmFiles
 from gddctl.serve.files.flow import Flow
@@ -26,11 +27,11 @@ _AHEAD = 4  # frames decoded before they are needed, and masks that wait to be w
 
 @dataclass(frozen=True)
 class FilmDone:
-    """How many frames, and whether they are as many as the film's header promised."""
+    """How many frames, how many there should have been, and what ended a camera's recording."""
 
     frames: int
     promised: int | None
-    interrupted: bool
+    ended_by: KeyboardInterrupt | DataError | None
 
 
 def predict_film(
@@ -45,8 +46,8 @@ def predict_film(
 ) -> FilmDone:
     """Write the results of all frames, or of the first ``settings.frames``.
 
-    Nothing is in place before everything is: an interrupted film starts over. A camera has no end of its own: an interrupt ends its
-    recording, which is put in place.
+    Nothing is in place before everything is: an interrupted film starts over. A camera's scene does not come back: whatever ends its
+    recording but a full disk, an interrupt or a pulled plug, what was recorded is put in place.
 
     Raises:
         DataError: no film that can be read.
@@ -70,7 +71,7 @@ def predict_film(
         def infer(batch: list[tuple[int, Any]]) -> list[tuple[int, Answered]]:
             return list(zip((number for number, _ in batch), look.infer([ready for _, ready in batch]), strict=True))
 
-        done, interrupted = 0, False
+        ended_by: KeyboardInterrupt | DataError | None = None
         with FilmFiles(out, item, todo.kinds, classes, rate=capture.rate, opacity=settings.opacity) as files:
 
             def finish(found: tuple[int, Answered]) -> None:
@@ -86,13 +87,12 @@ def predict_film(
                     for _, problem in results:
                         if problem is not None:
                             raise problem
-                        done += 1
                         tick()
-            except KeyboardInterrupt:
-                if isinstance(item, Film):
+            except (KeyboardInterrupt, DataError) as end:
+                if isinstance(item, Film) or not files.frames:
                     raise
-                interrupted = True
-    return FilmDone(done, total, interrupted)
+                ended_by = end
+    return FilmDone(files.frames, total, ended_by)
 
 
 def _first(capture: Capture) -> NDArray[np.uint8]:

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
+from typing_extensions import assert_never
+
 from gddctl.core.errors import DataError, UsageError
 from gddctl.core.files import write_bytes
 from gddctl.core.workspace import claim, hold
@@ -202,12 +204,20 @@ def _film(
         watcher.end()
     tally.frames += done.frames
     ledger.record(todo, frames=done.frames)
+    match done.ended_by:
+        case KeyboardInterrupt():
+            raise done.ended_by
+        case DataError():
+            tally.fail(todo, done.ended_by, settings, watcher)
+            return
+        case None:
+            pass
+        case _ as never:
+            assert_never(never)
     if done.promised is not None and done.frames < done.promised:
         note = f"{place}: ended after {done.frames} of the {done.promised} frames that its header promises"
         tally.notes.append(note)
         watcher.note(f"warning: {note}")
-    if done.interrupted:
-        raise KeyboardInterrupt
 
 
 def _report(runtime: Runtime, tally: Tally, seconds: float) -> PredictReport:
