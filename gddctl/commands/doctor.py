@@ -6,7 +6,7 @@ from gddctl.commands.output import Json, Output, Quiet, Verbose
 
 
 def doctor(json: Json = False, verbose: Verbose = False, quiet: Quiet = False) -> None:
-    """Say which parts are here and really load: torch, CUDA, ONNX Runtime providers, TensorRT, CPU instruction sets."""
+    """Say which parts are here and really load, from torch to TensorRT, and whether predict, serve, ship and bench are ready."""
     output = Output(json=json, verbose=verbose, quiet=quiet)
     from gddctl.pipeline.doctor import examine
 

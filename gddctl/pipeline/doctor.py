@@ -7,34 +7,16 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any
 
 from gddctl import __version__
 from gddctl.core.config.sections import Builder
 from gddctl.core.errors import EnvironmentMissing
+from gddctl.pipeline.finding import Finding
+from gddctl.pipeline.readiness import readiness
 from gddctl.runtime import cpu, probe
 from gddctl.runtime.trt_bindings import find_bindings
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One part of the environment."""
-
-    name: str
-    state: Literal["ok", "missing", "broken"]
-    detail: str
-    remedy: str | None = None
-
-    @property
-    def mark(self) -> str:
-        """A mark for the terminal."""
-        return {"ok": "[ok]     ", "missing": "[missing]", "broken": "[BROKEN] "}[self.state]
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
 
 
 def examine() -> list[Finding]:
@@ -52,6 +34,7 @@ def examine() -> list[Finding]:
         _tensorrt("rtx", "TensorRT-RTX"),
         _module("jinja2", "report.html", "report"),
         _module("transformers", "teachers from transformers", "teachers"),
+        *readiness(),
     ]
 
 
