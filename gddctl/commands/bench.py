@@ -2,40 +2,188 @@
 
 from __future__ import annotations
 
+import sys
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gddctl.commands.output import Json, Output, Quiet, Verbose, percent
+from gddctl.commands.output import Json, Output, Quiet, Verbose
+from gddctl.core.errors import UsageError, VerdictError
+
+ROUNDS = 8  # by which --compare can tell a slowdown from noise in up to a hundred rows; settings of a run keep their own number
+
+
+class ScenarioFlag(str, Enum):
+    """How calls come."""
+
+    one_at_a_time = "one-at-a-time"
+    offered_load = "offered-load"
+    both = "both"
+
+
+class ArrivalFlag(str, Enum):
+    """How calls of offered-load are spaced."""
+
+    poisson = "poisson"
+    fixed = "fixed"
+
+
+class GraphFlag(str, Enum):
+    """Whether engines launch a recorded CUDA graph."""
+
+    off = "off"
+    on = "on"
+    both = "both"
 
 
 def bench(
-    artifacts: Annotated[list[Path], typer.Argument(help="Bundles and exported files; each runs in a process of its own, taking turns.")],
+    artifacts: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL[@DEVICE]...", help="Bundles and exported files; each runs in a process of its own, taking turns."),
+    ],
+    device: Annotated[
+        str, typer.Option("--device", metavar="D,D,...", help="cpu, cuda, tensorrt, openvino: each file on each of them that it is for.")
+    ] = "cpu",
     threads: Annotated[int, typer.Option("--threads", min=1)] = 2,
-    batch: Annotated[int, typer.Option("--batch", min=1)] = 1,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="At least this many per artifact.")] = 200,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="At least this long per artifact.")] = 10.0,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns each artifact takes.")] = 3,
-    out: Annotated[Path | None, typer.Option("--out", help="Write latency.json and the raw samples here.")] = None,
+    batch: Annotated[str, typer.Option("--batch", metavar="N,N,...", help="Batch sizes; a row for each.")] = "1",
+    scenario: Annotated[ScenarioFlag, typer.Option("--scenario")] = ScenarioFlag.one_at_a_time,
+    rate: Annotated[float | None, typer.Option("--rate", help="offered-load: calls a second. Default: search the highest.")] = None,
+    max_p99: Annotated[
+        str | None, typer.Option("--max-p99", metavar="MS", help="offered-load: the limit for p99, e.g. 50ms. Default: 3 x one call.")
+    ] = None,
+    arrival: Annotated[ArrivalFlag, typer.Option("--arrival", help="offered-load: how calls are spaced.")] = ArrivalFlag.poisson,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="offered-load: of the Poisson arrivals.")] = 0,
+    cuda_graph: Annotated[GraphFlag, typer.Option("--cuda-graph", help="Of engines; 'both' makes two rows.")] = GraphFlag.off,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="At least this many per row.")] = 200,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="At least this long per row.")] = 10.0,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns each row takes.")] = ROUNDS,
+    images: Annotated[
+        list[Path] | None, typer.Option("--image", metavar="FILE", help="Run on this image, and time its decoding. Repeatable.")
+    ] = None,
+    evals: Annotated[
+        list[Path] | None, typer.Option("--evals", metavar="FILE", help="mIoU from 'gddctl eval --json' or a run folder. Repeatable.")
+    ] = None,
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Also find what the machine itself reaches.")] = True,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", metavar="OLD.json", help="Leave with 3 where a row is slower than in this report.")
+    ] = None,
+    max_slowdown: Annotated[str, typer.Option("--max-slowdown", metavar="5%", help="With --compare: what is allowed.")] = "5%",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write latency.json and the raw samples here.")] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure latency one image after another: monotonic clock, warm-up until stable, percentiles, raw samples kept."""
+    """Measure latency where it runs: warm-up until stable, turns, percentiles, the split, sensors, raw samples kept."""
     output = Output(json=json, verbose=verbose, quiet=quiet)
+    from gddctl.commands.bench_progress import BenchProgress
+    from gddctl.commands.bench_table import comparison, tables
     from gddctl.core.config.bench import BenchConfig
-    from gddctl.pipeline.judging import bench_paths
+    from gddctl.core.config.load import parse
+    from gddctl.core.reports.regression import TEST
+    from gddctl.pipeline.benching import bench_paths, read_report
+    from gddctl.prove.bench_plan import parse_subject, plan
+    from gddctl.prove.regression import regression, require_power
 
-    config = BenchConfig(threads=threads, batch=batch, samples=samples, seconds=seconds, rounds=rounds)
-    report = bench_paths(artifacts, config, out=out)
-    rows = [
-        [row.model, row.backend, row.precision, *(f"{value:.2f}" for value in (row.p50_ms, row.p90_ms, row.p95_ms, row.p99_ms)),
-         f"{row.preprocess_p50_ms:.2f}", f"{100 * row.cv:.1f}", str(row.samples), percent(row.miou)]
-        for row in report.rows
-    ]  # fmt: skip
-    output.table(["model", "backend", "holds", "p50 ms", "p90", "p95", "p99", "pre p50", "CV %", "n", "mIoU %"], rows)
+    settings: dict[str, Any] = {
+        "threads": threads, "batch": _integers("--batch", batch), "samples": samples, "seconds": seconds, "rounds": rounds,
+        "devices": [word.strip() for word in device.split(",")],
+        "scenarios": ["one-at-a-time", "offered-load"] if scenario is ScenarioFlag.both else [scenario.value],
+        "arrival": arrival.value, "seed": seed, "rate": rate, "max_p99_ms": None if max_p99 is None else _milliseconds(max_p99),
+        "cuda_graph": cuda_graph.value, "probe": probe,
+    }  # fmt: skip
+    _check(scenario, rate, max_p99)
+    config = parse(BenchConfig, settings)
+    subjects = [parse_subject(text) for text in artifacts]
+    allowed = _share(max_slowdown)
+    old = None
+    if compare is not None:
+        old = read_report(compare)
+        require_power(old, rounds, len(plan(subjects, config).cases) * len(config.scenarios), str(compare))
+    progress = BenchProgress(quiet=quiet)
+    try:
+        report = bench_paths(
+            subjects, config, out=out, files=images or [], evals=evals or [], command=("gddctl", *sys.argv[1:]),
+            progress=progress.turn, say=progress.say,
+        )  # fmt: skip
+    finally:
+        progress.close()
+    for title, (columns, rows) in tables(report):
+        output.say(f"\n{title}")
+        output.table(columns, rows)
+    _footnotes(output, report)
+    result = report.to_json()
+    compared = None
+    if old is not None:
+        compared = regression(old, report, max_slowdown=allowed, against=f"{compare}{f' of {old.started}' if old.started else ''}")
+        output.say(f"\nagainst {compared.against}; {TEST}; allowed: {100 * allowed:g} % slower")
+        output.table(*comparison(compared))
+        for finding in compared.findings:
+            for words in (finding.incomparable, *finding.notes):
+                if words:
+                    output.say(f"{finding.row}: {words}")
+        result |= {"comparison": compared.to_json()}
+    output.done(result, following=f"gddctl eval {subjects[0].path}")
+    if compared is not None and compared.regressions:
+        worst = max(compared.regressions, key=lambda finding: finding.ratio or 0.0)
+        raise VerdictError(
+            f"{len(compared.regressions)} of {compared.compared} rows slower than in {compare} by more than {100 * allowed:g} %, "
+            f"most of all {worst.row}: {worst.ratio:.2f} times (p {worst.p_slower:.2g})"
+        )
+    if compared is not None and not compared.compared:
+        raise UsageError(f"{compare}: none of its rows can be compared with this bench", remedy="the reasons stand above")
+
+
+def _footnotes(output: Output, report: Any) -> None:
+    """What the tables must be read with."""
     environment = report.rows[0].environment
-    output.say("; ".join(f"{key}: {value}" for key, value in environment.items()))
-    output.say("inference only, host memory to host memory; preprocessing apart; rows of one table compare, rows of two do not")
-    output.done(report.to_json(), following=f"gddctl eval {artifacts[0]}")
+    output.say()
+    output.say("; ".join(f"{key}: {value}" for key, value in {**environment, **report.machine}.items()))
+    if report.idle_power_w is not None:
+        output.say(f"idle power: {report.idle_power_w:.2f} W ({report.idle_power_source})")
+    for row in report.rows:
+        if row.stable is False:
+            output.say(f"not steady: {row.model} on {row.backend}, batch {row.batch}: its median had not settled when warm-up ended")
+    for line in report.skipped:
+        output.say(f"left out: {line}")
+    if any(row.load is not None and row.load.searched for row in report.rows):
+        output.say("* the highest rate found to keep p99 within its limit")
+    output.say("rows of one table compare; rows of two do only by --compare; n/a: not measured; see docs/latency.md")
+
+
+def _check(scenario: ScenarioFlag, rate: float | None, max_p99: str | None) -> None:
+    if scenario is ScenarioFlag.one_at_a_time and (rate is not None or max_p99 is not None):
+        raise UsageError("--rate and --max-p99 belong to the scenario offered-load", remedy="add --scenario offered-load")
+
+
+def _integers(option: str, text: str) -> list[int] | int:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        expected = f"{option} {text}: expected whole numbers with commas between them"
+        raise UsageError(expected, remedy=f"for example {option} 1,4,8") from error
+    if min(found) < 1:
+        raise UsageError(f"{option} {text}: expected numbers from 1 on")
+    return found[0] if len(found) == 1 else found
+
+
+def _milliseconds(text: str) -> float:
+    number = text.strip().removesuffix("ms").strip()
+    try:
+        found = float(number)
+    except ValueError as error:
+        raise UsageError(f"--max-p99 {text}: expected milliseconds", remedy="for example --max-p99 50ms") from error
+    return found
+
+
+def _share(text: str) -> float:
+    """``5%`` or ``0.05``."""
+    number = text.strip()
+    try:
+        found = float(number.removesuffix("%")) / (100.0 if number.endswith("%") else 1.0)
+    except ValueError as error:
+        raise UsageError(f"--max-slowdown {text}: expected a share", remedy="for example --max-slowdown 5%") from error
+    if not 0.0 <= found < 100.0:
+        raise UsageError(f"--max-slowdown {text}: expected 0 or more", remedy="for example --max-slowdown 5%")
+    return found

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gddctl.commands.flags import Data, LayoutFlag
+from gddctl.commands.flags import Data, LayoutFlag, RunDeviceName
 from gddctl.commands.output import Json, Output, Quiet, Verbose
 
 
@@ -29,6 +29,7 @@ def parity(
     gates: Annotated[
         Path | None, typer.Option("--gates", help="YAML with the limits per precision (the 'gates' section of a config).")
     ] = None,
+    device: Annotated[RunDeviceName, typer.Option("--device", help="Of the candidate; the reference runs on the CPU.")] = RunDeviceName.cpu,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write the verdicts as JUnit XML.")] = None,
     json: Json = False,
     verbose: Verbose = False,
@@ -44,6 +45,8 @@ def parity(
     if ladder is not None:
         if reference is not None:
             raise UsageError(f"{reference}: --ladder takes its models from {ladder}", remedy="give one or the other")
+        if device is not RunDeviceName.cpu:
+            raise UsageError("--device belongs to two models: every file of a ladder runs where it is for", remedy="leave it out")
         judged = ladder_of_path(ladder, data=data, layout=layout, split=split, images=images, gates=gates, every_rung=every_rung)
         show_ladder(output, judged.report)
     else:
@@ -51,7 +54,9 @@ def parity(
             raise UsageError("parity needs two models", remedy="gddctl parity REFERENCE CANDIDATE, or gddctl parity --ladder RUN")
         if every_rung:
             raise UsageError("--all belongs to --ladder", remedy="leave it out")
-        judged = parity_of_paths(reference, candidate, data=data, layout=layout, split=split, images=images, gates=gates)
+        judged = parity_of_paths(
+            reference, candidate, data=data, layout=layout, split=split, images=images, gates=gates, device=device.literal
+        )
         show_pair(output, judged.report)
     if junit is not None:
         write_junit(junit, judged.report)

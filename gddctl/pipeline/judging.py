@@ -8,19 +8,13 @@ from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gddctl.core.artifact.card_io import read_card
-from gddctl.core.config.bench import BenchConfig
 from gddctl.core.config.load import load_config
 from gddctl.core.config.sections import DataConfig, GatesConfig
 from gddctl.core.errors import UsageError
-from gddctl.core.files import read_json, write_json
 from gddctl.core.reports.evaluation import EvalReport
-from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport
-from gddctl.core.workspace import hold, is_run
+from gddctl.core.workspace import is_run
 from gddctl.pipeline.costs import with_costs
 from gddctl.pipeline.datasets import data_of_model, open_usable
 from gddctl.pipeline.gate_file import read_gates
@@ -30,9 +24,7 @@ from gddctl.pipeline.ladder import climb
 from gddctl.pipeline.ladder_members import find_ladder, member_of
 from gddctl.prove.evaluate import evaluate
 from gddctl.prove.gates import gate_of, limits_of_pair
-from gddctl.prove.latency import bench
 from gddctl.prove.parity import parity
-from gddctl.prove.subject import chosen_images
 from gddctl.prove.views import ONCE, Views, require_logits
 from gddctl.runtime.open import open_runtime
 from gddctl.runtime.protocol import Device
@@ -87,10 +79,11 @@ def parity_of_paths(
     split: str | None = None,
     images: int | None = None,
     gates: Path | None = None,
+    device: Device = "cpu",
 ) -> Judged:
-    """Compare two models on the data of the reference."""
+    """Compare two models on the data of the reference, which runs on the CPU; the candidate runs on ``device``."""
     limits = read_gates(gates)
-    with open_runtime(reference) as trusted, open_runtime(candidate, allow_foreign_target=True) as tested:
+    with open_runtime(reference) as trusted, open_runtime(candidate, device=device, allow_foreign_target=True) as tested:
         found = data_of_model(reference, trusted.info.preprocess, data=data, layout=layout)
         dataset = open_usable(found, split or found.val_split)
         kept = limits_of_pair(trusted.info, tested.info, limits)
@@ -135,34 +128,6 @@ def ladder_of_run(bundle: Path, files: Sequence[Path], data: DataConfig, gates: 
     return climb(members, open_usable(data, data.val_split), gates, every_rung=True, progress=counter("parity"))
 
 
-def bench_paths(artifacts: Sequence[Path], config: BenchConfig, *, out: Path | None = None) -> LatencyReport:
-    """Measure ``artifacts`` in turns; with ``out``, write ``latency.json`` and the raw samples there.
-
-    Raises:
-        UsageError: ``out`` is a file or in use; nothing was measured then.
-    """
-    if out is None:
-        return bench(artifacts, config, mious=_known_mious(artifacts), progress=counter("bench"))
-    with hold(out):  # before minutes of measuring, not after
-        return bench_into(out, artifacts, config)
-
-
-def bench_into(
-    out: Path, artifacts: Sequence[Path], config: BenchConfig, images: Sequence[NDArray[np.uint8]] | None = None
-) -> LatencyReport:
-    """Measure ``artifacts`` in turns and write ``latency.json`` and the raw samples into ``out``. Hold ``out`` first."""
-    mious = _known_mious(artifacts)
-    report = bench(artifacts, config, raw_out=out / "latency.npz", images=images, mious=mious, progress=counter("bench"))
-    write_json(out / "latency.json", report.to_json())
-    return report
-
-
-def bench_images(data: DataConfig, count: int = 8) -> list[NDArray[np.uint8]]:
-    """A few real validation images, spread over the split."""
-    dataset = open_usable(data, data.val_split)
-    return [dataset[index].image for index in chosen_images(dataset, count)]
-
-
 def counter(what: str) -> Callable[[int, int], None]:
     """Progress as a debug line every tenth of the way."""
 
@@ -171,12 +136,3 @@ def counter(what: str) -> Callable[[int, int], None]:
             log.debug("%s: %d/%d", what, done, of)
 
     return report
-
-
-def _known_mious(artifacts: Sequence[Path]) -> dict[str, float]:
-    """mIoU by file hash, from the ``eval.json`` of the run folders that the artifacts lie in."""
-    known: dict[str, float] = {}
-    for folder in {parent for path in artifacts for parent in (path.resolve().parent, path.resolve().parent.parent)}:
-        if (folder / "eval.json").is_file():
-            known |= {report["sha256"]: report["miou"] for report in read_json(folder / "eval.json").get("models", {}).values()}
-    return known

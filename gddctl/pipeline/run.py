@@ -22,12 +22,13 @@ from gddctl.core.lazy import require
 from gddctl.core.reports.evaluation import EVAL_SCHEMA
 from gddctl.core.workspace import belongs, hold, is_run
 from gddctl.pipeline import folder as folders
+from gddctl.pipeline.benching import bench_into
 from gddctl.pipeline.drifting import write_drifts
 from gddctl.pipeline.export_plan import export_names
 from gddctl.pipeline.exporting import Order, export_bundle
 from gddctl.pipeline.folder import Stage
 from gddctl.pipeline.importing import files_beside, import_teacher, sha256_of
-from gddctl.pipeline.judging import bench_images, bench_into, evaluate_on, ladder_of_run
+from gddctl.pipeline.judging import evaluate_on, ladder_of_run
 from gddctl.pipeline.pictures import FORM, draw
 from gddctl.pipeline.preflight import look_ahead
 from gddctl.pipeline.summary import Summary, summarise
@@ -224,7 +225,7 @@ def _bench(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
     paths = [*([out / "student"] if config.bench.torch else []), *_artifacts(config, out).values()]
     inputs = {"models": [identity_of(path) for path in paths], "bench": settings["bench"]}
     outputs = ("latency.json", "latency.npz")
-    return Stage("bench", _WHAT["bench"], inputs, outputs, lambda: _ignore(bench_into(out, paths, config.bench, bench_images(config.data))))
+    return Stage("bench", _WHAT["bench"], inputs, outputs, lambda: _ignore(bench_into(out, paths, config.bench, config.data)))
 
 
 def _pictures(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:

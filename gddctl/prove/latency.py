@@ -3,78 +3,122 @@
 from __future__ import annotations
 
 import io
-import math
+import logging
+import platform
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gddctl.core.config.bench import BenchConfig
-from gddctl.core.errors import UsageError
+from gddctl import __version__
+from gddctl.core.config.bench import BenchConfig, ScenarioName
 from gddctl.core.files import write_bytes
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
+from gddctl.data.decode import read_image
+from gddctl.prove.affinity import allowed_cpus, pick_cpus
+from gddctl.prove.bench_plan import Plan, Subject, plan
+from gddctl.prove.gauge import Gauged, with_gauges
 from gddctl.prove.latency_channel import WorkerChannel
+from gddctl.prove.latency_entry import STEPS_DOWN, Entry
 from gddctl.prove.progress import Progress
-from gddctl.prove.sampling import NS_PER_MS, summarise
-from gddctl.runtime.open import read_info
-from gddctl.runtime.protocol import Device
+from gddctl.prove.sensors.energy import drawn, source_of
+from gddctl.prove.sensors.nvml import NvmlSensor
+from gddctl.prove.sensors.rails import RailSensor
+from gddctl.prove.sensors.reading import Sensor
+from gddctl.prove.sensors.sampler import Sampler
+from gddctl.prove.sensors.sysfs import CpuSensor, RaplSensor, TegraGpuSensor, is_tegra, machine_facts, read_text
+from gddctl.runtime.describe import read_info
 
-MIN_WARMUP_SECONDS = 2.0
-PATIENCE = 10.0  # a turn may take this many times what warm-up promised
+log = logging.getLogger(__name__)
+
 MAX_IMAGES = 16  # distinct inputs in the cycle; more would only measure memory
+IDLE_SECONDS = 2.0  # of idle power, taken only where there is a power sensor
+
+Say = Callable[[str], None]
 
 
 def bench(
-    paths: Sequence[Path],
+    paths: Sequence[Path | Subject],
     config: BenchConfig,
     *,
     raw_out: Path | None = None,
     images: Sequence[NDArray[np.uint8]] | None = None,
-    device: Device = "cpu",
+    files: Sequence[Path] = (),
     mious: Mapping[str, float] | None = None,
     progress: Progress | None = None,
+    say: Say | None = None,
+    root: Path = Path("/"),
 ) -> LatencyReport:
     """Time ``paths`` side by side.
 
-    Every artifact gets a child process, pinned to the same CPUs; only one works at a time, the others sleep in a read. The order of
-    turns rotates from round to round. ``inference`` is the runtime's call alone; preprocessing is timed apart.
+    Every case (artifact, device, batch size, graph) gets a child process, pinned to the same CPUs; only one works at a time, the others
+    sleep in a read. The order of turns rotates from round to round. See :class:`gddctl.core.reports.latency.LatencyRow` for what is timed.
 
     Args:
-        paths: bundle folders and exported files.
-        config: threads, batch, samples and seconds per backend over all rounds.
-        raw_out: ``.npz`` for the raw samples: per row i ``inference_i`` and ``preprocess_i`` in milliseconds, ``turn_i`` the turn of
-            each inference sample.
-        images: decoded (H, W, 3) uint8 RGB; the same for all. None: one drawn from a fixed seed, of the network's size.
-        device: where to run.
+        paths: bundle folders and exported files, or those with a device.
+        config: what to measure, and for how long.
+        raw_out: ``.npz`` for the raw samples: per row i ``inference_i`` in milliseconds, ``turn_i`` the turn of each, and the stages of
+            the split by name, e.g. ``preprocess_i``.
+        images: decoded (H, W, 3) uint8 RGB; the same for all. None: ``files``, else one drawn from a fixed seed, of the network's size.
+        files: image files whose decoding is timed too.
         mious: mIoU 0..1 by SHA-256, for the rows.
         progress: called with (done, of) turns.
+        say: called with what is being done, in words.
+        root: of the file system that sensors are read from.
 
     Raises:
-        UsageError: no paths, or a path that is not a model.
+        UsageError: no paths, a path that is not a model, a rate or a bound that cannot be kept.
         RunFailed: a child died; the message names the artifact and carries its last words.
         GddctlError: what else a child met while opening its artifact.
     """
-    if not paths:
-        raise UsageError("nothing to time", remedy="name a bundle or an exported file")
+    made, tell = plan([path if isinstance(path, Subject) else Subject(path) for path in paths], config), say or log.debug
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gddctl-bench-"))) / "images.npz"
-        np.savez(inputs, *(images[:MAX_IMAGES] if images else [fixed_image(read_info(paths[0]).preprocess.size)]))
-        entries = [_Entry(path, stack.enter_context(WorkerChannel(path, threads=config.threads))) for path in paths]
+        np.savez(inputs, *_images(images, files, made))
+        started = time.strftime("%Y-%m-%d %H:%M %z")
+        channels = [stack.enter_context(WorkerChannel(case.path, threads=config.threads)) for case in made.cases]
+        entries = [Entry(case, channel, config, started) for case, channel in zip(made.cases, channels, strict=True)]
+        nvml, sensors = NvmlSensor(), _sensors(config, root)
+        sensors.append(nvml)
         for entry in entries:
-            entry.open(config, inputs, device)
+            tell(f"open {entry.case}")
+            _watching_memory(entry, nvml, root, lambda entry=entry: entry.open(inputs, files[:MAX_IMAGES]))  # type: ignore[misc]
+        idle_power, idle_source = _idle(sensors, entries)
         for entry in entries:
-            entry.warm(config)
-        _take_turns(entries, config, progress)
+            tell(f"warm up {entry.case}")
+            _watching_memory(entry, nvml, root, entry.warm)
+        for entry in entries:
+            if "offered-load" in config.scenarios and config.rate is None:
+                tell(f"search the rate of {entry.case} whose p99 is within {entry.bound_ms:.1f} ms")
+            entry.find_rate()
+        _measure(entries, config, sensors, progress, tell)
+        for entry in entries:
+            entry.finish()
     if raw_out is not None:
         _write_raw(raw_out, entries)
-    rows = tuple(entry.row(config, mious or {}) for entry in entries)
-    return LatencyReport(rows=rows, raw_file=None if raw_out is None else raw_out.name)
+    measured = [Gauged(row, entry.case.path, entry.on_gpu) for entry in entries for row in entry.rows(mious or {})]
+    if config.probe:
+        tell("probe the machine")
+    return LatencyReport(
+        rows=tuple(with_gauges(measured, config.threads) if config.probe else [item.row for item in measured]),
+        raw_file=None if raw_out is None else raw_out.name,
+        started=started,
+        machine={
+            "gddctl": __version__,
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            **machine_facts(root),
+            **nvml.facts(),
+        },
+        idle_power_w=idle_power,
+        idle_power_source=idle_source,
+        skipped=made.skipped,
+    )
 
 
 def fixed_image(size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -82,84 +126,93 @@ def fixed_image(size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, size=(*size, 3), dtype=np.uint8)
 
 
-@dataclass
-class _Entry:
-    """One artifact while it is being timed."""
+def _images(images: Sequence[NDArray[np.uint8]] | None, files: Sequence[Path], made: Plan) -> Sequence[NDArray[np.uint8]]:
+    if images:
+        return images[:MAX_IMAGES]
+    if files:
+        return [read_image(path) for path in files[:MAX_IMAGES]]
+    return [fixed_image(read_info(made.cases[0].path).preprocess.size)]
 
-    path: Path
-    channel: WorkerChannel
-    described: dict[str, Any] = field(default_factory=dict)
-    warmup_samples: int = 0
-    started: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M %z"))
-    stable: bool = False
-    call_seconds: float = 0.0  # of one call, as warm-up left it
-    turns: list[NDArray[np.float64]] = field(default_factory=list)  # ms of inference, per turn
-    preprocess: list[float] = field(default_factory=list)  # ms
 
-    def open(self, config: BenchConfig, images: Path, device: Device) -> None:
-        self.described = self.channel.ask(
-            "open", path=str(self.path.absolute()), device=device, threads=config.threads, batch=config.batch, images=str(images)
+def _sensors(config: BenchConfig, root: Path) -> list[Sensor]:
+    cpus = pick_cpus(config.threads, allowed_cpus())
+    return [CpuSensor(cpus, root), RaplSensor(cpus, root), TegraGpuSensor(root), RailSensor(root)]
+
+
+def _idle(sensors: Sequence[Sensor], entries: Sequence[Entry]) -> tuple[float | None, str]:
+    """Mean power before anything runs, of what the rows' energy will be measured by; nothing is waited for where no sensor tells power."""
+    with Sampler(sensors) as sampler:
+        first = sampler.trace.readings[0]
+        source = source_of(first, on_gpu=any(entry.on_gpu for entry in entries))
+        if source is not None:
+            time.sleep(IDLE_SECONDS)
+    if source is None:
+        return None, ""
+    trace = sampler.trace
+    found = drawn([trace], [[(trace.moments[0], trace.moments[-1])]], source)
+    return (found.watts, source.removeprefix("rail ")) if found else (None, "")
+
+
+def _watching_memory(entry: Entry, nvml: NvmlSensor, root: Path, work: Callable[[], None]) -> None:
+    """Do ``work`` and add to the entry by how much the device's used memory grew."""
+    tegra = is_tegra(root)
+
+    def used() -> int | None:
+        if not tegra:
+            return nvml.used_memory()
+        free = next(
+            (line.split()[1] for line in (read_text(root / "proc/meminfo") or "").splitlines() if line.startswith("MemAvailable:")), ""
         )
+        return -1024 * int(free) if free.isdigit() else None
 
-    def warm(self, config: BenchConfig) -> None:
-        seconds = max(MIN_WARMUP_SECONDS, config.seconds)
-        answer = self.channel.ask("warm", patience=seconds, seconds=seconds)
-        self.warmup_samples, self.stable = answer["samples"], answer["stable"]
-        self.call_seconds = answer["last_ns"] / 1e9
-
-    def turn(self, config: BenchConfig) -> None:
-        samples, seconds = math.ceil(config.samples / config.rounds), config.seconds / config.rounds
-        patience = seconds + PATIENCE * samples * self.call_seconds
-        answer = self.channel.ask("turn", patience=patience, samples=samples, seconds=seconds)
-        self.warmup_samples += answer["settle_samples"]
-        self.turns.append(np.asarray(answer["inference_ns"], dtype=np.float64) / NS_PER_MS)
-        self.preprocess += [value / NS_PER_MS for value in answer["preprocess_ns"]]
-
-    def row(self, config: BenchConfig, mious: Mapping[str, float]) -> LatencyRow:
-        said, samples = self.described, np.concatenate(self.turns)
-        summary = summarise(samples)
-        return LatencyRow(
-            model=said["model"],
-            sha256=said["sha256"],
-            backend=said["backend"],
-            graph=said["info"]["graph"],
-            precision=said["info"]["precision"],
-            target=said["info"]["target"],
-            batch=config.batch,
-            input_size=(said["input_size"][0], said["input_size"][1]),
-            p50_ms=summary.p50,
-            p90_ms=summary.p90,
-            p95_ms=summary.p95,
-            p99_ms=summary.p99,
-            mean_ms=summary.mean,
-            std_ms=summary.std,
-            min_ms=summary.min,
-            samples=samples.size,
-            warmup_samples=self.warmup_samples,
-            preprocess_p50_ms=float(np.median(self.preprocess)),
-            rounds_p50_ms=tuple(float(np.median(turn)) for turn in self.turns),
-            miou=mious.get(said["sha256"]),
-            environment={**said["environment"], "warm_up": "stable" if self.stable else "ended by time", "measured": self.started},
-        )
+    before = used()
+    work()
+    after = used()
+    if entry.on_gpu and before is not None and after is not None:
+        entry.device_memory = (entry.device_memory or 0) + after - before
+        entry.device_memory_source = "MemAvailable" if tegra else "NVML"
 
 
-def _take_turns(entries: Sequence[_Entry], config: BenchConfig, progress: Progress | None) -> None:
-    """Rounds of turns; each round starts with another entry, so that none is always first."""
-    total = config.rounds * len(entries)
-    for turn in range(total):
-        round_, place = divmod(turn, len(entries))
-        entries[(round_ + place) % len(entries)].turn(config)
+def _measure(entries: Sequence[Entry], config: BenchConfig, sensors: Sequence[Sensor], progress: Progress | None, tell: Say) -> None:
+    """Rounds of turns; a rate that its turns did not confirm is lowered and those turns are taken again."""
+    runs: list[tuple[Entry, ScenarioName]] = [(entry, scenario) for entry in entries for scenario in config.scenarios]
+
+    def turn(run: tuple[Entry, ScenarioName]) -> None:
+        run[0].turn(run[1], sensors)
+
+    _take_turns(runs, turn, config.rounds, progress)
+    for _ in range(STEPS_DOWN):
+        again: list[tuple[Entry, ScenarioName]] = [(entry, "offered-load") for entry in entries if entry.step_down()]
+        if not again:
+            return
+        tell("lower the rate of " + ", ".join(f"{entry.case} to {entry.rate:.3g}" for entry, _ in again))
+        _take_turns(again, turn, config.rounds, progress)
+
+
+def _take_turns(runs: Sequence[Any], turn: Callable[[Any], None], rounds: int, progress: Progress | None) -> None:
+    """Rounds of turns; each round starts with another run, so that none is always first."""
+    total = rounds * len(runs)
+    for number in range(total):
+        round_, place = divmod(number, len(runs))
+        turn(runs[(round_ + place) % len(runs)])
         if progress is not None:
-            progress(turn + 1, total)
+            progress(number + 1, total)
 
 
-def _write_raw(path: Path, entries: Sequence[_Entry]) -> None:
+def _write_raw(path: Path, entries: Sequence[Entry]) -> None:
     """The raw samples, whole or not at all."""
     arrays: dict[str, NDArray[Any]] = {}
-    for index, entry in enumerate(entries):
-        arrays[f"inference_{index}"] = np.concatenate(entry.turns)
-        arrays[f"preprocess_{index}"] = np.asarray(entry.preprocess)
-        arrays[f"turn_{index}"] = np.concatenate([np.full(turn.size, number) for number, turn in enumerate(entry.turns)])
+    for index, turns in enumerate(turns for entry in entries for turns in entry.turns.values()):
+        arrays[f"inference_{index}"] = np.concatenate(turns.samples)
+        arrays[f"turn_{index}"] = np.concatenate([np.full(turn.size, number) for number, turn in enumerate(turns.samples)])
+        if turns.service:
+            arrays[f"service_{index}"] = np.concatenate(turns.service)
+        for name, values in turns.parts.items():
+            if values:
+                arrays[f"{'compute' if name == 'inference' else name}_{index}"] = np.asarray(values)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
+
+
+__all__ = ["LatencyRow", "Subject", "bench", "fixed_image"]

@@ -24,6 +24,7 @@ class WarmUp:
     samples: int
     stable: bool
     last_ns: int  # the last call's time
+    median_ns: float  # of the last block
 
 
 def warm_up(call: Callable[[], object], *, seconds: float, clock: Clock = perf_counter_ns) -> WarmUp:
@@ -35,9 +36,9 @@ def warm_up(call: Callable[[], object], *, seconds: float, clock: Clock = perf_c
         if len(taken) >= 2 * BLOCK and len(taken) % BLOCK == 0:
             before, after = np.median(taken[-2 * BLOCK : -BLOCK]), np.median(taken[-BLOCK:])
             if abs(after - before) <= STABLE * before:
-                return WarmUp(len(taken), stable=True, last_ns=taken[-1])
+                return WarmUp(len(taken), stable=True, last_ns=taken[-1], median_ns=float(after))
         if clock() >= end and len(taken) >= MIN_WARMUP:
-            return WarmUp(len(taken), stable=False, last_ns=taken[-1])
+            return WarmUp(len(taken), stable=False, last_ns=taken[-1], median_ns=float(np.median(taken[-BLOCK:])))
 
 
 def measure(call: Callable[[], object], *, samples: int, seconds: float, clock: Clock = perf_counter_ns) -> list[int]:

@@ -14,10 +14,10 @@ from gddctl.core.errors import ArtifactError, DataError, UsageError
 from gddctl.core.files import write_json
 from gddctl.core.preprocess import PreprocessSpec
 from gddctl.data.synthetic import write_dataset
+from gddctl.pipeline.benching import bench_images, bench_paths
 from gddctl.pipeline.datasets import data_of_model, open_usable
 from gddctl.pipeline.folder import Stage, complete, state_of
 from gddctl.pipeline.init import write_config
-from gddctl.pipeline.judging import bench_images, bench_paths
 from gddctl.pipeline.preflight import look_ahead
 from gddctl.pipeline.run import ROLES, run_all
 
@@ -63,7 +63,8 @@ def test_a_bad_pair_that_may_be_skipped_spoils_no_stage(street: Path) -> None:
     strict = config_of(street).data
     lenient = strict.model_copy(update={"skip_bad": 1})
     assert [len(open_usable(lenient, split)) for split in ("train", "val")] == [3, 2]
-    assert len(bench_images(lenient)) == 2
+    images, files = bench_images(lenient)
+    assert len(images) == len(files) == 2 and bad not in files
     with pytest.raises(DataError, match=bad.name):
         bench_images(strict)
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,7 +98,7 @@ def test_the_score_of_the_very_file_stands_in_its_row(pair: list[Path]) -> None:
 def test_who_waits_sleeps(pair: list[Path]) -> None:
     with WorkerChannel(pair[0], threads=1) as waiting:
         with pytest.raises(UsageError, match="gone"):  # an answer, so that the child is up and reading
-            waiting.ask("open", path="gone.onnx", device="cpu", threads=1, batch=1, images="none")
+            waiting.ask("open", path="gone.onnx", device="cpu", threads=1, batch=1, images="none", files=[], cuda_graph=False)
         before = cpu_seconds(waiting.pid)
         time.sleep(0.5)
         assert cpu_seconds(waiting.pid) - before <= 0.02  # one or two clock ticks
@@ -144,14 +143,13 @@ def test_an_interrupt_of_the_whole_group_leaves_the_end_to_the_parent(pair: list
     with WorkerChannel(pair[0], threads=1) as channel:
         for _ in range(2):
             with pytest.raises(UsageError, match="gone"):
-                channel.ask("open", path="gone.onnx", device="cpu", threads=1, batch=1, images="none")
+                channel.ask("open", path="gone.onnx", device="cpu", threads=1, batch=1, images="none", files=[], cuda_graph=False)
             os.kill(channel.pid, signal.SIGINT)
 
 
 def test_every_round_starts_with_another() -> None:
     order: list[str] = []
-    entries = [SimpleNamespace(turn=lambda _, name=name: order.append(name)) for name in "abc"]
-    _take_turns(entries, BenchConfig(rounds=4), None)  # type: ignore[arg-type]
+    _take_turns("abc", order.append, 4, None)
     assert "".join(order) == "abcbcacababc"
 
 

@@ -80,29 +80,36 @@ class TegraGpuSensor:
 
 
 class RaplSensor:
-    """Energy of CPU packages. Only domains named ``package-N``: cores and memory beside them are parts of these, or overlap."""
+    """Energy of the packages that the measured CPUs are on, as one counter.
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    Only domains named ``package-N``: cores and memory beside them are parts of these, or overlap.
+    """
+
+    def __init__(self, cpus: Sequence[int], root: Path = Path("/")) -> None:
         self._files: dict[str, tuple[Path, float]] = {}
+        told = {read_number(root / _CPUS / f"cpu{cpu}/topology/physical_package_id") for cpu in cpus} - {None}
+        wanted = {f"package-{number:.0f}" for number in told if number is not None}
         for folder in sorted((root / "sys/class/powercap").glob("intel-rapl:*")):
             name, limit = read_text(folder / "name"), read_number(folder / "max_energy_range_uj")
-            if name and name.startswith("package-") and read_number(folder / "energy_uj") is not None:  # root's alone on most systems
-                self._files[f"RAPL, {name}"] = (folder / "energy_uj", limit or 0.0)
+            if name is None or not name.startswith("package-") or (wanted and name not in wanted):
+                continue
+            if read_number(folder / "energy_uj") is not None:  # root's alone on most systems
+                self._files[name] = (folder / "energy_uj", limit or 0.0)
         self._last: dict[str, float] = {}
         self._turns: dict[str, float] = {}  # what wrapping around has swallowed so far
 
     def read(self) -> Reading:
         """See :class:`gddctl.prove.sensors.reading.Sensor`; joules, grown past where the counter starts again."""
-        found = {}
+        total = 0.0
         for name, (path, limit) in self._files.items():
             value = read_number(path)
             if value is None:
-                continue
+                return Reading()
             if value < self._last.get(name, 0.0):
                 self._turns[name] = self._turns.get(name, 0.0) + limit
             self._last[name] = value
-            found[name] = (value + self._turns.get(name, 0.0)) / 1e6
-        return Reading(energy_j=found)
+            total += (value + self._turns.get(name, 0.0)) / 1e6
+        return Reading(energy_j={f"RAPL, {' + '.join(sorted(self._files))}": total} if self._files else {})
 
 
 def machine_facts(root: Path = Path("/")) -> dict[str, str]:

@@ -1,0 +1,127 @@
+"""Latency by path: find what is known of the models, measure, compare with before, and keep the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gddctl.core.artifact.card import is_bundle
+from gddctl.core.artifact.card_io import read_card
+from gddctl.core.config.bench import BenchConfig
+from gddctl.core.config.sections import DataConfig
+from gddctl.core.errors import ArtifactError, UsageError
+from gddctl.core.files import read_json, write_json
+from gddctl.core.reports.latency import LatencyReport
+from gddctl.core.workspace import hold
+from gddctl.pipeline.datasets import open_usable
+from gddctl.prove.bench_plan import Subject
+from gddctl.prove.latency import Say, bench
+from gddctl.prove.progress import Progress
+from gddctl.prove.subject import chosen_images
+
+REPORT_NAME, RAW_NAME = "latency.json", "latency.npz"
+
+
+def bench_paths(
+    subjects: Sequence[Path | Subject],
+    config: BenchConfig,
+    *,
+    out: Path | None = None,
+    files: Sequence[Path] = (),
+    evals: Sequence[Path] = (),
+    command: tuple[str, ...] = (),
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> LatencyReport:
+    """Measure ``subjects`` in turns; with ``out``, write ``latency.json`` and the raw samples there.
+
+    Args:
+        subjects: bundles and exported files.
+        config: what to measure.
+        out: a folder.
+        files: images whose decoding is timed too.
+        evals: results of ``gddctl eval --json``, or run folders, beside those that are found by themselves.
+        command: what was typed, kept in the report.
+        progress: called with (done, of) turns.
+        say: called with what begins.
+
+    Raises:
+        UsageError: ``out`` is a file or in use; nothing was measured then.
+    """
+    mious = known_mious([subject.path if isinstance(subject, Subject) else subject for subject in subjects], evals)
+    if out is None:
+        report = bench(subjects, config, files=files, mious=mious, progress=progress, say=say)
+        return replace(report, command=command)
+    with hold(out):  # before minutes of measuring, not after
+        report = bench(subjects, config, raw_out=out / RAW_NAME, files=files, mious=mious, progress=progress, say=say)
+        report = replace(report, command=command)
+        write_json(out / REPORT_NAME, report.to_json())
+    return report
+
+
+def bench_into(
+    out: Path, artifacts: Sequence[Path], config: BenchConfig, data: DataConfig, progress: Progress | None = None
+) -> LatencyReport:
+    """Measure ``artifacts`` on a few images of ``data`` and write the report and the raw samples into ``out``. Hold ``out`` first."""
+    images, files = bench_images(data)
+    report = bench(artifacts, config, raw_out=out / RAW_NAME, images=images, files=files, mious=known_mious(artifacts), progress=progress)
+    write_json(out / REPORT_NAME, report.to_json())
+    return report
+
+
+def bench_images(data: DataConfig, count: int = 8) -> tuple[list[NDArray[np.uint8]], list[Path]]:
+    """A few real validation images, spread over the split, and the files they were decoded from, where there are any."""
+    dataset = open_usable(data, data.val_split)
+    chosen = chosen_images(dataset, count)
+    files = [pair[0] for index in chosen if (pair := dataset.files(index)) is not None]
+    return [dataset[index].image for index in chosen], files
+
+
+def read_report(place: Path) -> LatencyReport:
+    """An earlier report: its file, or the folder it lies in.
+
+    Raises:
+        UsageError: nothing there.
+        ArtifactError: not a latency report that this version reads.
+    """
+    path = place / REPORT_NAME if place.is_dir() else place
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file", remedy="make one with: gddctl bench MODEL... --out FOLDER")
+    try:
+        return LatencyReport.from_json(read_json(path))
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error.message}", remedy=error.remedy) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        remedy = "measure again with: gddctl bench MODEL... --out FOLDER"
+        raise ArtifactError(f"{path}: not a latency report ({error!r})", remedy=remedy) from error
+
+
+def known_mious(artifacts: Sequence[Path], evals: Sequence[Path] = ()) -> dict[str, float]:
+    """mIoU by file hash: from ``evals``, from the ``eval.json`` of the run folders that the artifacts lie in, and from bundles' cards."""
+    known: dict[str, float] = {}
+    for path in artifacts:
+        if is_bundle(path):
+            known |= _mious(read_card(path).evaluation or {})
+    folders = {parent for path in artifacts for parent in (path.resolve().parent, path.resolve().parent.parent)}
+    for folder in sorted(folders):
+        if (folder / "eval.json").is_file():
+            known |= _mious(read_json(folder / "eval.json"))
+    for place in evals:
+        path = place / "eval.json" if place.is_dir() else place
+        found = _mious(read_json(path)) if path.is_file() else {}
+        if not found:
+            raise UsageError(f"{path}: no results of an evaluation", remedy="write one with: gddctl eval MODEL --json > FILE")
+        known |= found
+    return known
+
+
+def _mious(value: Any) -> dict[str, float]:
+    """Of one report, or of the reports of a run folder."""
+    reports = value.get("models", {}).values() if isinstance(value, dict) and "models" in value else [value]
+    pairs = [(report.get("sha256"), report.get("miou")) for report in reports if isinstance(report, dict)]
+    return {sha: miou for sha, miou in pairs if isinstance(sha, str) and isinstance(miou, float)}

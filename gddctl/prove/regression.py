@@ -1,0 +1,160 @@
+"""A latency report against one of before: which rows are the same question, and which are answered more slowly.
+
+The unit is the turn, not the call: calls in one turn are alike, and thousands of them would make any drift of the machine significant.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gddctl.core.errors import UsageError
+from gddctl.core.reports.latency import LatencyReport, LatencyRow
+from gddctl.core.reports.regression import LEVEL, Finding, Regression
+from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, smallest_p
+
+MOST_ROUNDS = 60  # that a remedy proposes
+PROBE_NOTE = 0.1  # change of the machine's own matrix product from which it is mentioned
+
+
+def regression(old: LatencyReport, new: LatencyReport, *, max_slowdown: float, against: str) -> Regression:
+    """Every row of ``new`` against its row in ``old``.
+
+    Args:
+        old: before.
+        new: now.
+        max_slowdown: 0.05 allows 5 %: what is tested is whether a row is slower than that, not whether it is slower at all.
+        against: what to call ``old``.
+    """
+    before, now = Counter(map(key_of, old.rows)), Counter(map(key_of, new.rows))
+    by_key = {key_of(row): row for row in old.rows}
+    findings = []
+    for row in new.rows:
+        key, words = key_of(row), words_of(row)
+        if now[key] > 1 or before[key] > 1:
+            findings.append(Finding(words, incomparable="several rows of this name; tell them apart by the files' names"))
+        elif key not in by_key:
+            findings.append(Finding(words, incomparable=_closest(row, old.rows)))
+        else:
+            findings.append(_compare(by_key[key], row, max_slowdown))
+    findings += [Finding(words_of(row), incomparable="measured before, not now") for row in old.rows if key_of(row) not in now]
+    return Regression(tuple(_adjusted(findings)), max_slowdown, against)
+
+
+def require_power(old: LatencyReport, rounds: int, rows: int, place: str) -> None:
+    """Refuse a comparison that could never find anything, before minutes of measuring.
+
+    Raises:
+        UsageError: so few turns that the smallest possible p is above the level.
+    """
+    turns = min((len(row.rounds_p50_ms) for row in old.rows), default=0)
+    if not turns:
+        raise UsageError(f"{place}: no rows to compare with", remedy="measure again with --out")
+    if smallest_p(rounds, turns) * rows <= LEVEL:
+        return
+    enough = next((count for count in range(rounds, MOST_ROUNDS + 1) if smallest_p(count, turns) * rows <= LEVEL), None)
+    remedy = f"--rounds {enough}" if enough else f"measure {place} again with more --rounds"
+    raise UsageError(
+        f"{place} has {turns} turns per row and this bench would take {rounds}: for {rows} rows no test can tell a regression from noise",
+        remedy=remedy,
+    )
+
+
+@dataclass(frozen=True)
+class _Key:
+    model: str
+    graph: str
+    precision: str
+    target: str
+    backend: str
+    batch: int
+    input_size: tuple[int, int]
+    scenario: str
+    cuda_graph: bool | None
+
+
+def key_of(row: LatencyRow) -> _Key:
+    """What makes two rows the same question; the file's hash is none of it: a new file of the same name is what is asked about."""
+    return _Key(
+        row.model, row.graph, row.precision, row.target, row.backend, row.batch, row.input_size, row.scenario, row.cuda_graph
+    )  # fmt: skip
+
+
+def words_of(row: LatencyRow) -> str:
+    """A row in words."""
+    return f"{row.model} on {row.backend}, batch {row.batch}, {row.scenario}{', CUDA graph' if row.cuda_graph else ''}"
+
+
+def _compare(old: LatencyRow, new: LatencyRow, max_slowdown: float) -> Finding:
+    finding = Finding(words_of(new), notes=tuple(_notes(old, new)))
+    if why := "; ".join(_differences(old, new)):
+        return replace(finding, incomparable=why)
+    under_load = new.scenario == "offered-load"
+    before, now = (old.rounds_p99_ms, new.rounds_p99_ms) if under_load else (old.rounds_p50_ms, new.rounds_p50_ms)
+    finding = replace(finding, what=f"{'p99' if under_load else 'p50'} of each turn", turns=(len(before), len(now)))
+    if not before or not now or smallest_p(len(now), len(before)) > LEVEL:
+        return replace(finding, incomparable=f"too few turns ({len(before)} before, {len(now)} now); use more --rounds")
+    allowed = 1.0 + max_slowdown
+    return replace(
+        finding,
+        ratio=float(np.median(pair_ratios(now, before))),
+        slower_at_least=lower_bound(now, before, LEVEL),
+        p_slower=p_larger([value / allowed for value in now], before),
+        p_faster=p_larger(before, [value * allowed for value in now]),
+    )
+
+
+def _differences(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
+    """Why the two cannot be compared."""
+    for what in ("cpu", "gpu"):
+        if (before := old.environment.get(what, "")) != (now := new.environment.get(what, "")):
+            yield f"another {what.upper()} ({before or 'none'} before, {now or 'none'} now)"
+    if (before := _threads(old)) != (now := _threads(new)):
+        yield f"{before} threads before, {now} now"
+    if new.load is not None and old.load is not None:
+        if new.load.arrival != old.load.arrival:
+            yield f"arrivals {old.load.arrival} before, {new.load.arrival} now"
+        if not np.isclose(new.load.rate, old.load.rate):
+            yield f"{old.load.rate:.3g} calls a second before, {new.load.rate:.3g} now; give both the same --rate"
+
+
+def _notes(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
+    """What differs and may be the reason."""
+    for what in sorted({"onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx", "numpy", "driver"}):
+        before, now = old.environment.get(what), new.environment.get(what)
+        if before and now and before != now:
+            yield f"{what} {before} before, {now} now"
+    if old.stable is False or new.stable is False:
+        yield "warm-up did not settle " + ("before" if old.stable is False else "now")
+    if old.limit and new.limit and old.limit.macs_per_s and new.limit.macs_per_s:
+        change = new.limit.macs_per_s / old.limit.macs_per_s - 1.0
+        if abs(change) > PROBE_NOTE:
+            yield f"the machine's own matrix product is {abs(100 * change):.0f} % {'slower' if change < 0 else 'faster'} than then"
+
+
+def _closest(row: LatencyRow, rows: Sequence[LatencyRow]) -> str:
+    """Why a row has no partner: not there, or there with another batch, size or device."""
+    key = key_of(row)
+    near = [key_of(other) for other in rows if other.model == row.model]
+    if not near:
+        return "not in the report of before"
+    found = sorted({name for other in near for name in _Key.__dataclass_fields__ if getattr(other, name) != getattr(key, name)})
+    return f"in the report of before only with another {', '.join(found).replace('_', ' ')}"
+
+
+def _adjusted(findings: Sequence[Finding]) -> list[Finding]:
+    """The p values of the rows that were compared, adjusted together, each direction by itself."""
+    tested = [index for index, finding in enumerate(findings) if finding.p_slower is not None]
+    slower = holm([findings[index].p_slower or 0.0 for index in tested])
+    faster = holm([findings[index].p_faster or 0.0 for index in tested])
+    result = list(findings)
+    for place, index in enumerate(tested):
+        result[index] = replace(findings[index], p_slower=slower[place], p_faster=faster[place])
+    return result
+
+
+def _threads(row: LatencyRow) -> str:
+    return str(row.threads) if row.threads is not None else row.environment.get("threads", "unknown")
