@@ -23,7 +23,8 @@ def verify(
 ) -> None:
     """Check every hash, then run the golden image; needs no torch.
 
-    Leaves with 5 where a file was changed, is missing or was added, with 3 where a model misses the golden mask, with 4 where none runs here.
+    Leaves with 5 where a file was changed, is missing or was added, with 3 where a model misses the golden mask, with 4 where no model
+    runs here.
     """
     output = Output(json=json, verbose=verbose, quiet=quiet)
     import logging
