@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from gddctl.core.digest import sha256_bytes
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.files import disk_error
 from gddctl.serve.files.inputs import RESULTS, Camera, Film, Item, Piped, Still, place_of
-from gddctl.serve.files.kinds import Kind, suffix_of
+from gddctl.serve.files.kinds import KINDS, Kind, suffix_of
 
 _FILM_SUFFIX: Mapping[Kind, str] = {"overlay": ".mp4", "colors": ".mp4", "ids": "", "json": ".jsonl"}  # "": a folder of frames
 
@@ -45,7 +46,7 @@ class Ledger:
         found = []
         for item in items:
             record = self._known.get(item.name, {})
-            there = [kind for kind in record.get("kinds", ()) if path_of(self._out, item, kind).exists()]
+            there = [kind for kind in KINDS if kind in record.get("kinds", ()) and path_of(self._out, item, kind).exists()]
             if there and record.get("source") != origin(item):
                 raise self._other_source(item, record, there[0])
             lacking = tuple(kind for kind in kinds if kind not in there)
@@ -58,20 +59,23 @@ class Ledger:
         with self._lock:
             before = self._known.get(todo.item.name, {}).get("kinds", ())
             line = {"name": todo.item.name, "source": origin(todo.item), "kinds": sorted({*before, *todo.kinds}), **facts}
-            try:
-                with self._path.open("ab") as stream:
-                    stream.write(json.dumps(line).encode() + b"\n")
-            except OSError as error:
-                raise disk_error(self._path, error) from error
+            self._append(json.dumps(line).encode() + b"\n")
             self._known[todo.item.name] = line
 
     def sweep(self) -> None:
-        """Remove what a killed process left half-written."""
-        import shutil
-
+        """Remove what a killed process left half-written, and end the line that it broke off."""
         for kind in _FILM_SUFFIX:
             for path in (self._out / kind).rglob(".*.tmp-*"):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if self._path.exists() and not self._path.read_bytes().endswith(b"\n"):
+            self._append(b"\n")
+
+    def _append(self, line: bytes) -> None:
+        try:
+            with self._path.open("ab") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise disk_error(self._path, error) from error
 
     def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
