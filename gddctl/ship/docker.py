@@ -82,6 +82,8 @@ FROM ${{L4T_IMAGE}} AS wheels
 FROM ${{L4T_IMAGE}} AS serve
 ARG GDDCTL_VERSION={version}
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 DEBIAN_FRONTEND=noninteractive
+# The versions are those of the image's own JetPack repository; it holds one of each.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-pip python3-venv python3-libnvinfer \\
   && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 1000 gddctl && useradd --uid 1000 --gid 1000 --groups video --create-home gddctl \\

@@ -142,6 +142,19 @@ def test_a_dockerfile_fits_the_release_and_the_command_line(release: Path, name:
     assert (release / "docker" / f"{name}.dockerignore").is_file()
 
 
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="no hadolint here")
+def test_hadolint_finds_nothing(release: Path, tmp_path: Path) -> None:
+    def found(path: Path) -> str:
+        return subprocess.run(["hadolint", "--no-color", str(path)], capture_output=True, text=True, timeout=120).stdout
+
+    for path in sorted((release / "docker").glob("Dockerfile.*")):
+        if path.suffix != ".dockerignore":
+            assert found(path) == ""
+    bad = tmp_path / "Dockerfile"
+    bad.write_text("FROM ubuntu\nRUN cd /x && sudo ls\n")
+    assert "DL" in found(bad), "partner: it does look"
+
+
 BREAKS = [
     ("COPY . /release/", "COPY missing/ /release/", "COPY of missing/"),
     ("USER 1000:1000", "USER root", "runs as root"),

@@ -79,6 +79,17 @@ def test_the_release_itself_stays_as_it_is(release: Path, inside: str) -> None:
     assert sorted(path.relative_to(release) for path in release.rglob("*")) == before
 
 
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck here")
+def test_shellcheck_finds_nothing(release: Path, tmp_path: Path) -> None:
+    def found(path: Path) -> str:
+        return subprocess.run(["shellcheck", "--shell=sh", str(path)], capture_output=True, text=True, timeout=120).stdout
+
+    assert [found(path) for path in sorted((release / "triton").glob("*.sh"))] == ["", ""]
+    bad = tmp_path / "bad.sh"
+    bad.write_text("#!/bin/sh\ncd $1\n")
+    assert "SC2086" in found(bad), "partner: it does look"
+
+
 def test_usage_is_said(release: Path) -> None:
     done = sh(release, "assemble.sh")
     assert done.returncode == 2 and "usage" in done.stderr
