@@ -1,0 +1,161 @@
+"""Regressions told from noise: the exact test against known values and scipy-free enumeration, what compares, and what never may."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gddctl.core.errors import UsageError
+from gddctl.core.reports.latency import LatencyReport, LatencyRow
+from gddctl.core.reports.latency_parts import Limit, Load
+from gddctl.core.reports.regression import LEVEL
+from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, smallest_p
+from gddctl.prove.regression import regression, require_power
+
+TURNS = (10.0, 10.1, 9.9, 10.2, 10.05, 9.95, 10.15, 9.85)
+
+
+def row(model: str = "student", turns: tuple[float, ...] = TURNS, **changes: Any) -> LatencyRow:
+    p50 = float(np.median(turns))
+    made = LatencyRow(
+        model=model, sha256="0" * 64, backend="onnxruntime-cpu", graph="deploy", precision="fp32", target="any", batch=1,
+        input_size=(64, 96), p50_ms=p50, p90_ms=p50, p95_ms=p50, p99_ms=p50, mean_ms=p50, std_ms=0.1, min_ms=p50, samples=200,
+        warmup_samples=100, preprocess_p50_ms=0.1, rounds_p50_ms=turns, miou=None, environment={"cpu": "X", "threads": "1"}, threads=1,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def times(factor: float) -> tuple[float, ...]:
+    return tuple(factor * value for value in reversed(TURNS))
+
+
+def compare(old: list[LatencyRow], new: list[LatencyRow], max_slowdown: float = 0.05) -> Any:
+    return regression(LatencyReport(tuple(old)), LatencyReport(tuple(new)), max_slowdown=max_slowdown, against="old.json")
+
+
+@pytest.mark.parametrize(("values", "others"), [((3, 5, 9), (1, 2, 4, 8)), ((1, 1, 2), (1, 2, 2, 3)), ((4, 4), (4, 4, 4))])
+def test_the_p_value_is_that_of_all_splits(values: tuple[int, ...], others: tuple[int, ...]) -> None:
+    """By hand: of every way to name len(values) of the numbers "new", those with at least this rank sum; ties share their ranks."""
+    pool = np.array([*values, *others], dtype=float)
+    ranks = np.array([(pool < value).sum() + ((pool == value).sum() + 1) / 2 for value in pool])
+    sums = [sum(ranks[list(chosen)]) for chosen in itertools.combinations(range(len(pool)), len(values))]
+    expected = np.mean([total >= ranks[: len(values)].sum() - 1e-9 for total in sums])
+    assert p_larger([float(value) for value in values], [float(value) for value in others]) == pytest.approx(expected)
+
+
+def test_under_no_difference_p_is_no_smaller_than_it_says() -> None:
+    rng = np.random.default_rng(0)
+    found = np.array([p_larger(sample[:8].tolist(), sample[8:].tolist()) for sample in rng.normal(size=(2000, 16))])
+    for level in (0.01, 0.05, 0.2):
+        assert (found <= level).mean() <= level + 4 * np.sqrt(level * (1 - level) / 2000)  # four standard errors
+
+
+def test_so_few_turns_that_nothing_can_be_shown() -> None:
+    assert smallest_p(3, 3) == 0.05 > LEVEL and smallest_p(8, 8) == 1 / 12870
+    assert p_larger([9.0, 8.0, 7.0], [1.0, 2.0, 3.0]) == smallest_p(3, 3)
+    assert lower_bound([9.0, 8.0, 7.0], [1.0, 2.0, 3.0], LEVEL) is None
+
+
+def test_the_bound_is_the_test_turned_around() -> None:
+    new, old = list(times(1.3)), list(TURNS)
+    bound = lower_bound(new, old, LEVEL)
+    assert bound is not None and 1.2 < bound < 1.3
+    assert p_larger([value / (bound - 1e-6) for value in new], old) <= LEVEL < p_larger([value / (bound + 1e-6) for value in new], old)
+    assert np.median(pair_ratios(new, old)) == pytest.approx(1.3, rel=0.01)
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+
+
+def test_the_same_again_is_no_regression_and_a_slowed_copy_is_one() -> None:
+    same = compare([row()], [row(turns=times(1.0))])
+    assert same and same.findings[0].state == "no regression shown" and same.findings[0].ratio == pytest.approx(1.0, abs=0.01)
+    slowed = compare([row()], [row(turns=times(1.2))])
+    assert not slowed and slowed.regressions[0].slower_at_least == pytest.approx(1.17, abs=0.03)
+    assert compare([row()], [row(turns=times(0.8))]).findings[0].state == "faster"
+
+
+def test_what_is_allowed_is_no_regression_however_certain() -> None:
+    """3 % slower in every turn: certain, and within the 5 % that are allowed; partner: not within 1 %."""
+    assert compare([row()], [row(turns=times(1.03))])
+    flat = tuple(10.0 + 0.001 * number for number in range(8))
+    assert compare([row(turns=flat)], [row(turns=tuple(1.03 * value for value in flat))])
+    assert not compare([row(turns=flat)], [row(turns=tuple(1.03 * value for value in flat))], max_slowdown=0.01)
+
+
+def test_one_disturbed_turn_is_not_a_regression() -> None:
+    disturbed = (*TURNS[:6], 30.0, 40.0)
+    assert compare([row()], [row(turns=disturbed)])
+
+
+def test_many_rows_are_adjusted_together() -> None:
+    names = [f"m{number}" for number in range(20)]
+    slower = (*times(1.07)[:5], 10.4, 10.3, 10.2)
+    alone = compare([row()], [row(turns=slower)]).findings[0].p_slower
+    among = compare([row(name) for name in names], [row(name, turns=slower if name == "m3" else TURNS) for name in names])
+    assert among.findings[3].p_slower == pytest.approx(min(1.0, 20 * alone))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ({}, {"environment": {"cpu": "Y", "threads": "1"}}, "another CPU (X before, Y now)"),
+        ({}, {"environment": {"cpu": "X", "gpu": "Orin"}}, "another GPU (none before, Orin now)"),
+        ({}, {"threads": 2}, "1 threads before, 2 now"),
+        ({"batch": 4}, {}, "only with another batch"),
+        ({"backend": "openvino-cpu", "batch": 2}, {}, "only with another backend, batch"),
+        ({"model": "other"}, {}, "not in the report of before"),
+        ({"rounds_p50_ms": (1.0, 1.0)}, {}, "too few turns (2 before, 8 now)"),
+    ],
+)
+def test_other_questions_are_not_compared(old: dict[str, Any], new: dict[str, Any], why: str) -> None:
+    finding = compare([row(**old)], [row(turns=times(3.0), **new)]).findings[0]
+    assert finding.state == "incomparable" and why in finding.incomparable
+
+
+def test_a_new_file_of_the_same_name_is_the_question_itself() -> None:
+    assert not compare([row()], [row(turns=times(1.5), sha256="1" * 64)])
+
+
+def test_rows_that_vanished_and_names_that_mean_two() -> None:
+    gone = compare([row(), row("b")], [row()])
+    assert [finding.incomparable for finding in gone.findings] == ["", "measured before, not now"]
+    assert "several rows" in compare([row(), row()], [row()]).findings[0].incomparable
+
+
+def test_under_load_the_rate_must_be_the_same_and_p99_is_judged() -> None:
+    def loaded(rate: float, p99: tuple[float, ...]) -> LatencyRow:
+        load = Load("poisson", 0, rate=rate, throughput=rate, service_p50_ms=10.0)
+        return row(scenario="offered-load", load=load, rounds_p99_ms=p99)
+
+    assert "give both the same --rate" in compare([loaded(50.0, TURNS)], [loaded(40.0, TURNS)]).findings[0].incomparable
+    found = compare([loaded(50.0, TURNS)], [loaded(50.0, times(1.5))])
+    assert not found and found.findings[0].what == "p99 of each turn"
+
+
+def test_what_else_changed_is_named() -> None:
+    old = row(environment={"cpu": "X", "onnxruntime": "1.31.1"}, limit=Limit(macs_per_s=100.0), stable=True)
+    new = row(environment={"cpu": "X", "onnxruntime": "1.32.0"}, limit=Limit(macs_per_s=80.0), stable=False)
+    notes = compare([old], [new]).findings[0].notes
+    assert notes == (
+        "onnxruntime 1.31.1 before, 1.32.0 now", "warm-up did not settle now", "the machine's own matrix product is 20 % slower than then"
+    )  # fmt: skip
+
+
+def test_a_comparison_without_power_is_refused_before_it_is_measured() -> None:
+    old = LatencyReport((row(turns=(1.0, 2.0, 3.0)),))
+    with pytest.raises(UsageError, match="no test can tell") as caught:
+        require_power(old, rounds=3, rows=1, place="old.json")
+    rounds = int(str(caught.value).rpartition("--rounds ")[2])
+    require_power(old, rounds=rounds, rows=1, place="old.json")
+    assert smallest_p(rounds, 3) <= LEVEL < smallest_p(rounds - 1, 3)
+    with pytest.raises(UsageError, match=r"old\.json again"):
+        require_power(LatencyReport((row(turns=(1.0,)),)), rounds=8, rows=4, place="old.json")
+    with pytest.raises(UsageError, match="no rows"):
+        require_power(LatencyReport(()), rounds=8, rows=4, place="old.json")
