@@ -1,4 +1,4 @@
-# make setup | demo | test | test-slow | check | wheel-check | clean
+# make setup | demo | test | test-slow | check | wheel-check | cpp | aarch64-check | clean
 # Everything goes into .venv in this folder; nothing is installed elsewhere.
 
 VENV := .venv
@@ -15,7 +15,7 @@ WORKERS ?= 2
 STAMP := $(VENV)/.ready
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: setup demo test test-slow check format wheel-check clean
+.PHONY: setup demo test test-slow check format wheel-check cpp aarch64-check clean
 
 setup: $(STAMP)
 
@@ -48,6 +48,17 @@ format: setup
 # The wheel without extras answers every --help; the device part predicts on CPython 3.10, where there is one, without torch.
 wheel-check: setup
 	$(BIN)/python tests/wheel_check.py
+
+# The C++ example of a release against the library inside the installed ONNX Runtime wheel; its mask must be Python's, bit for bit.
+# ORT_INCLUDE: the folder with onnxruntime_cxx_api.h, of the wheel's version or older (Debian 13: libonnxruntime-dev). RELEASE: what
+# gddctl ship wrote; else a small student is trained and shipped.
+cpp: setup
+	@test -n "$(ORT_INCLUDE)" || { echo "make cpp needs ORT_INCLUDE=DIR, the folder with onnxruntime_cxx_api.h"; exit 2; }
+	$(BIN)/python -m tests.cpp_check $(ORT_INCLUDE) $(RELEASE)
+
+# A release's runner under emulated aarch64; as root, with Debian's debootstrap and qemu-user-static.
+aarch64-check: setup
+	$(BIN)/python -m tests.aarch64_check $(RELEASE)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
