@@ -31,7 +31,7 @@ def serve(
     queue: Annotated[int, typer.Option("--queue", min=1, max=65536, help="Requests per model that may wait; more are a 503.")] = 256,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="From a request to its answer.")] = 30.0,
     read_seconds: Annotated[
-        float, typer.Option("--read-seconds", min=0.1, metavar="SECONDS", help="For a header, and until a body must flow.")
+        float, typer.Option("--read-seconds", min=0.1, metavar="SECONDS", help="For a header; and longest that a body may stand still.")
     ] = 10.0,
     drain_seconds: Annotated[
         float, typer.Option("--drain-seconds", min=0, metavar="SECONDS", help="For what is in flight when told to end.")

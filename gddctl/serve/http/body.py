@@ -39,7 +39,7 @@ async def read_body(receive: Receive, content_length: str | None, limits: Limits
     pieces, length, started = list[bytes](), 0, time.monotonic()
     while True:
         left = limits.read_s + length / MIN_RATE - (time.monotonic() - started)
-        message = await _next(receive, left)
+        message = await _next(receive, min(left, limits.read_s))  # a quick start buys no leave to stand still
         if message["type"] == "http.disconnect":
             raise ClientLeft
         piece: bytes = message.get("body", b"")
@@ -56,7 +56,9 @@ async def _next(receive: Receive, left: float) -> MutableMapping[str, Any]:
     try:
         return await asyncio.wait_for(receive(), max(left, 0.001))
     except (TimeoutError, asyncio.TimeoutError) as error:  # two classes before Python 3.11
-        raise Refusal(408, "too slow", f"the body came at less than {MIN_RATE // 1024} KiB per second", {"Connection": "close"}) from error
+        raise Refusal(
+            408, "too slow", f"the body stood still or came at less than {MIN_RATE // 1024} KiB per second", {"Connection": "close"}
+        ) from error
 
 
 def encoding_of(header: str | None) -> str | None:

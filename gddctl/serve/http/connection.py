@@ -57,7 +57,7 @@ class WatchedConnection(asyncio.Protocol):
 
     def request_ends(self, *, body_read: bool) -> None:
         """The answer is sent; the next header may take its time, a body that nobody reads may not."""
-        self._start_reading_timer(KEEP_ALIVE_S + self._all.read_s if body_read else LINGER_S)
+        self._start_reading_timer(KEEP_ALIVE_S + self._all.read_s if body_read else min(LINGER_S, self._all.read_s))
 
     # asyncio's side.
 

@@ -24,7 +24,7 @@ class Limits:
         body_bytes: of one request, compressed or not.
         pixels: width times height that an image's header may claim.
         timeout_s: from the last byte of a request to its answer.
-        read_s: for a request's header; and the grace after which a body must have come at ``MIN_RATE``.
+        read_s: for a request's header; longest that a body may stand still; and the grace after which it must have come at ``MIN_RATE``.
         connections: open at once.
         memory_bytes: of request bodies and decoded images, all requests together.
         drain_s: for what is in flight when the server is told to end.

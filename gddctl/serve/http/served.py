@@ -16,6 +16,7 @@ from gddctl.core.artifact.engine import read_record
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.tensors import ANY, TensorSpec, tensor_specs
 from gddctl.core.errors import ArtifactError, GddctlError
+from gddctl.core.lazy import require
 from gddctl.runtime.describe import ENGINE_SUFFIX, read_info
 from gddctl.runtime.open import open_runtime
 from gddctl.runtime.protocol import Device, Runtime
@@ -75,6 +76,8 @@ class Served:
             GddctlError: it does not open here, or does not answer.
         """
         started = time.monotonic()
+        if self.path.is_dir():
+            require("torch", extra="train", why=f"serving {self.path}, a bundle,")
         self._stamp = _stamp(self.path)
         runtime = self._runtime = open_runtime(self.path, device=self._device, threads=self._threads)
         if runtime.info != self.info:

@@ -24,6 +24,7 @@ from gddctl.runtime.open import open_runtime
 from tests.conftest import Exported
 
 MINUTE = 60.0  # the machine may be busy with a training
+BUSY = 150  # images in one request: some tenths of a second of work
 DEPLOY, LOGITS = "student.deploy", "student.logits"
 
 
@@ -177,8 +178,8 @@ def server(two_models: list[str | Path]) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def slow_batch(known: Known) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A batch that keeps a model busy for long enough to watch: 256 images."""
-    return np.ascontiguousarray(np.resize(known.images, (256, *known.images.shape[1:])))
+    """A batch that keeps a model busy for long enough to watch."""
+    return np.ascontiguousarray(np.resize(known.images, (BUSY, *known.images.shape[1:])))
 
 
 def binary_request(batch: np.ndarray[Any, Any], datatype: str = "UINT8", **extra: Any) -> tuple[bytes, dict[str, str]]:

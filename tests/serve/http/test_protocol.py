@@ -131,7 +131,13 @@ PIXELS = H * W * 3
 GOOD: dict[str, Any] = {"name": "image", "datatype": "UINT8", "shape": [1, H, W, 3]}
 
 
+def with_(**changes: Any) -> bytes:
+    """A whole request with something else beside its inputs."""
+    return json.dumps({"inputs": [{**GOOD, "data": [0] * PIXELS}], **changes}).encode()
+
+
 def of(**changes: Any) -> bytes:
+    """A request with something else in its one input."""
     return json.dumps({"inputs": [{**GOOD, "data": [0] * PIXELS, **changes}]}).encode()
 
 
@@ -154,7 +160,7 @@ BAD_JSON: dict[str, tuple[bytes, str]] = {
     "an endless batch": (of(shape=[10**30, H, W, 3]), "at most 8 images"),
     "no data": (json.dumps({"inputs": [GOOD]}).encode(), "neither 'data' nor"),
     "both kinds of data": (of(parameters={"binary_data_size": PIXELS}), "both 'data' and"),
-    "binary data that is not there": (json.dumps({"inputs": [{**GOOD, "parameters": {"binary_data_size": PIXELS}}]}).encode(), "follow the JSON"),
+    "binary data that is not there": (with_(inputs=[{**GOOD, "parameters": {"binary_data_size": PIXELS}}]), "follow the JSON"),
     "too few values": (of(data=[0] * (PIXELS - 1)), "values in shape"),
     "values in another shape": (of(data=np.zeros((1, W, H, 3), int).tolist()), "values in shape"),
     "a value of 256": (of(data=[256] * PIXELS), "0 to 255"),
@@ -163,9 +169,9 @@ BAD_JSON: dict[str, tuple[bytes, str]] = {
     "words": (of(data=["0"] * PIXELS), "0 to 255"),
     "ragged": (of(data=[[0], [0, 0]]), "ragged"),
     "parameters of another kind": (of(parameters=[1]), "must be a JSON object"),
-    "an id that is a number": (json.dumps({"id": 7, "inputs": [{**GOOD, "data": [0] * PIXELS}]}).encode(), "'id' must be a string"),
-    "patience in words": (json.dumps({"parameters": {"timeout": "long"}, "inputs": [{**GOOD, "data": [0] * PIXELS}]}).encode(), "microseconds"),
-    "a flag in words": (json.dumps({"parameters": {"binary_data_output": "yes"}, "inputs": [{**GOOD, "data": [0] * PIXELS}]}).encode(), "true or false"),
+    "an id that is a number": (with_(id=7), "'id' must be a string"),
+    "patience in words": (with_(parameters={"timeout": "long"}), "microseconds"),
+    "a flag in words": (with_(parameters={"binary_data_output": "yes"}), "true or false"),
 }  # fmt: skip
 
 
