@@ -72,7 +72,7 @@ def read_run(folder: Path) -> RunFiles:
     cards = {role: read_card(folder / role) for role in ROLES if is_bundle(folder / role)}
     weights = {role: folder / role / WEIGHTS_NAME for role in cards}
     evaluated = _optional(folder / "eval.json", lambda value: {k: EvalReport.from_json(v) for k, v in value["models"].items()})
-    latency = _optional(folder / "latency.json", LatencyReport.from_json)
+    latency = read_latency(folder / "latency.json")
     config = folder / "config.yaml"
     return RunFiles(
         folder=folder,
@@ -103,6 +103,11 @@ def _calibration(value: Any) -> CalibrationRecord | None:
 
 def _recovery(value: Any) -> tuple[Recovery, Mapping[str, Any]]:
     return Recovery.from_json(value), value
+
+
+def read_latency(path: Path) -> LatencyReport | None:
+    """A latency report of any schema that this version reads; None where there is no such file."""
+    return _optional(path, LatencyReport.from_json)
 
 
 def _optional(path: Path, parse: Callable[[Any], T]) -> T | None:
@@ -143,7 +148,10 @@ def samples_beside(folder: Path, latency: LatencyReport | None) -> tuple[NDArray
         return ()
     try:
         with np.load(path) as stored:
-            found = tuple(np.asarray(stored[f"inference_{index}"], np.float64) for index in range(len(latency.rows)))
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            names = [f"inference_{index}" for index in range(len(latency.rows))]
+            if not set(names) <= set(stored.files):
+                return ()
+            found = tuple(np.asarray(stored[name], np.float64) for name in names)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{path}: not readable as raw latency samples ({error})", remedy="measure again") from error
     return found if [array.size for array in found] == [row.samples for row in latency.rows] else ()

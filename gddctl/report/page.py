@@ -17,7 +17,7 @@ from gddctl.report.inputs import RunFiles, read_run
 from gddctl.report.ladder import bands, rung_views
 from gddctl.report.ladder_figure import ladder_figure
 from gddctl.report.lineage import lineage, recipe, trainings
-from gddctl.report.provenance import Made, made_by, made_by_all, made_by_stage, made_of_folder, place_of
+from gddctl.report.provenance import Made, made_by_all, made_by_stage, made_of_folder, made_of_report, place_of
 from gddctl.report.sensitivity import sensitivity
 from gddctl.report.speed import speed
 from gddctl.report.template import fill
@@ -93,7 +93,7 @@ def _made(run: RunFiles) -> dict[str, Made]:
     place = place_of(run)
     latency = made_by_stage(run, "bench", ["latency.json", "latency.npz"])
     if run.latency is not None and run.latency.command:
-        latency = made_by(run, run.latency.command, latency.files, when=run.latency.started)
+        latency = made_of_report(run.folder, run.latency.command, latency.files, when=run.latency.started)
     return {
         "scores": made_by_stage(run, "evaluate", ["eval.json"], again=f"gddctl eval {place}/student" if "student" in run.cards else ""),
         "pictures": made_by_stage(run, "pictures", ["pictures"]),

@@ -30,18 +30,18 @@ def made_by_stage(run: RunFiles, stage: str, files: Sequence[str], *, again: str
     row = run.ledger.get(stage, {})
     when = ", ".join(filter(None, [str(row.get("time", "")), f"in {duration(row['seconds'])}" if row.get("seconds") else ""]))
     recorded = _joined(row.get("command"))
-    return Made((recorded,) if recorded else sittings(run, "run"), "one of", when, present(run, files), again)
+    return Made((recorded,) if recorded else sittings(run, "run"), "one of", when, present(run.folder, files), again)
 
 
 def made_by_all(run: RunFiles, files: Sequence[str]) -> Made:
     """What every sitting had a part in: the training."""
-    return Made(sittings(run), "all of", "", present(run, files), "")
+    return Made(sittings(run), "all of", "", present(run.folder, files), "")
 
 
-def made_by(run: RunFiles, command: Any, files: Sequence[str], *, when: str = "", again: str = "") -> Made:
-    """What a file says of itself."""
+def made_of_report(folder: Path, command: Any, files: Sequence[str], *, when: str = "") -> Made:
+    """What a report in ``folder`` says of itself."""
     recorded = _joined(command)
-    return Made((recorded,) if recorded else (), "one of", when, present(run, files), again)
+    return Made((recorded,) if recorded else (), "one of", when, present(folder, files), "")
 
 
 def made_of_folder(folder: Path, verb: str, files: Sequence[str]) -> Made:
@@ -49,7 +49,7 @@ def made_of_folder(folder: Path, verb: str, files: Sequence[str]) -> Made:
     source = folder / "env.json"
     environment = read_json(source) if source.is_file() else {}
     found = _sittings(environment, verb) if isinstance(environment, Mapping) else ()
-    return Made(found, "all of", "", tuple(name for name in files if (folder / name).exists()), "")
+    return Made(found, "all of", "", present(folder, files), "")
 
 
 def sittings(run: RunFiles, verb: str | None = None) -> tuple[str, ...]:
@@ -74,9 +74,9 @@ def place_of(run: RunFiles) -> str:
     return shlex.quote(named[0] if named else run.folder.resolve().name)
 
 
-def present(run: RunFiles, files: Sequence[str]) -> tuple[str, ...]:
+def present(folder: Path, files: Sequence[str]) -> tuple[str, ...]:
     """Those of ``files`` that are there."""
-    return tuple(name for name in files if (run.folder / Path(name)).exists())
+    return tuple(name for name in files if (folder / name).exists())
 
 
 def _verb_of(command: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from gddctl.core.reports.drift import DriftReport, TensorDrift
 from gddctl.core.reports.recovery import BlockLoss, Recovery
 from gddctl.report.inputs import RunFiles
-from gddctl.report.provenance import Made, made_by, made_by_stage, place_of
+from gddctl.report.provenance import Made, made_by_stage, made_of_report, place_of
 from gddctl.report.svg import BAD, FAINT, INK, PAPER, Frame, element, label, picture, polyline, spread_labels, text
 from gddctl.report.wording import decibels, milliseconds, points
 
@@ -93,7 +93,7 @@ def _blocks(run: RunFiles, recovery: Recovery, raw: Mapping[str, Any]) -> Blocks
         bars=blocks_figure(recovery.losses),
         losses=Table(("Block", "convolutions", "mIoU, points", "pixels changed, %", "SQNR, dB"), tuple(losses)) if losses else None,
         trades=Table(("Left in high precision", "mIoU, points", "pixels changed, %", "MB", "ms", "gate"), tuple(trades)),
-        made=made_by(run, raw["command"], [name]) if raw.get("command") else made_by_stage(run, "export", [name]),
+        made=made_of_report(run.folder, raw["command"], [name]) if raw.get("command") else made_by_stage(run, "export", [name]),
     )
 
 

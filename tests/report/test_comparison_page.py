@@ -180,9 +180,9 @@ def test_the_forest_puts_points_where_they_belong() -> None:
     left, right, middle, origin = float(bar[1]), float(bar[2]), float(dot[1]), float(zero[1])
     scale = (right - left) / 4.8
     assert middle == pytest.approx(left + 2.4 * scale, abs=0.05) and origin == pytest.approx(left + 0.4 * scale, abs=0.05)
-    assert 'fill="#fff" stroke="#5b6370"' in drawing  # hollow: not told apart
+    assert 'fill="var(--paper)" stroke="var(--faint)"' in drawing  # hollow: not told apart
     told = dataclasses.replace(made(), pairs=(dataclasses.replace(made().pairs[0], p=0.01, low_points=0.4),))
-    assert 'fill="#1a7f4b" stroke="#1a7f4b"' in str(forest_figure(told))
+    assert 'fill="var(--good)" stroke="var(--good)"' in str(forest_figure(told))
 
 
 def test_arms_are_told_apart_by_colour_or_dash() -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from gddctl.report.accuracy import change
 from gddctl.report.colours import colour_by_model
 from gddctl.report.curves import loss_figure, validation_figure
+from gddctl.report.scatter import Place, scatter_figure
 from gddctl.report.svg import Frame, spread_labels, ticks
-from gddctl.report.scatter import Place, pareto_front, scatter_figure
-from gddctl.report.timing import Timed, distribution_figure, tail_figure
+from gddctl.report.timing import Timed, distribution_figure
 
 AREA = Frame(10, 20, 100, 200, (0.0, 50.0), (0.0, 1.0))
 
