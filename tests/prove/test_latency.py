@@ -89,6 +89,24 @@ def test_a_time_asked_for_is_spent_and_a_batch_is_a_batch(pair: list[Path]) -> N
     assert row.miou is None
 
 
+def test_calls_that_arrive_find_a_rate_that_keeps_their_bound(pair: list[Path], tmp_path: Path) -> None:
+    raw, said = tmp_path / "latency.npz", list[str]()
+    config = BenchConfig(
+        threads=1, samples=24, seconds=0.0, rounds=2, scenarios=("one-at-a-time", "offered-load"), max_p99_ms=5000.0, probe=False
+    )
+    single, loaded = bench(pair[1:], config, raw_out=raw, say=said.append).rows
+    load = loaded.load
+    assert load is not None and load.searched and load.trials and load.bound_ms == 5000.0
+    assert load.kept is (loaded.p99_ms <= 5000.0)
+    assert 0 < load.rate <= max(rate for rate, _ in load.trials) and any(rate == load.rate for rate, _ in load.trials)
+    assert load.service_p50_ms <= loaded.p50_ms  # who arrives may have to wait
+    assert any("search the rate" in text for text in said)
+    with np.load(raw) as arrays:
+        assert (arrays["service_1"] <= arrays["inference_1"]).all() and arrays["inference_1"].size == 24
+        assert "service_0" not in arrays.files
+    assert single.load is None and single.split is not None and single.split.decode is None
+
+
 def test_the_score_of_the_very_file_stands_in_its_row(pair: list[Path]) -> None:
     first = bench(pair[:1], QUICK, images=[fixed_image((40, 60))] * 2)
     again = bench(pair[:1], QUICK, mious={first.rows[0].sha256: 0.5, "another": 0.9})

@@ -1,0 +1,162 @@
+"""``gddctl bench`` as a user types it: tables that fit, numbers in the files, comparisons with before, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gddctl.core.artifact.engine import EngineRecord, write_record
+from gddctl.core.digest import sha256_file
+from gddctl.core.reports.latency import LatencyReport
+from tests.commands.conftest import Cli
+
+SMALL = ("--threads", "1", "--samples", "16", "--seconds", "0")
+GENEROUS = "900%"  # ten times as slow: no machine that tests run on is that unsteady from one minute to the next
+
+
+@pytest.fixture(scope="module")
+def measured(psp: Any, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with both scenarios measured, and what was printed."""
+    folder = tmp_path_factory.mktemp("bench")
+    image = folder / "street.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)).save(image)
+    (folder / "eval.json").write_text(json.dumps({"sha256": psp.fp32_deploy.sha256, "miou": 0.4321}))
+    words = (psp.fp32_deploy.path, psp.int8_deploy.path, *SMALL, "--scenario", "both", "--rate", "4", "--max-p99", "60000ms")
+    done = cli("bench", *words, "--image", image, "--evals", folder / "eval.json", "--out", folder / "out")
+    assert done.code == 0, done.err
+    return folder / "out", done.out + done.err
+
+
+def test_the_tables_fit_and_say_what_was_not_measured(measured: tuple[Path, str]) -> None:
+    _, printed = measured
+    tables = [line for line in printed.splitlines() if "  " in line and ";" not in line]
+    assert len(tables) > 12 and max(map(len, tables)) <= 120
+    for words in ("one-at-a-time", "offered-load", "poisson 0", "43.21", "n/a", "ort-cpu int8", "turn 32 of 32", "probe the machine"):
+        assert words in printed, words
+
+
+def test_the_report_holds_everything_that_was_measured(measured: tuple[Path, str], psp: Any) -> None:
+    folder, _ = measured
+    value = json.loads((folder / "latency.json").read_text())
+    report = LatencyReport.from_json(value)
+    assert json.loads(json.dumps(report.to_json())) == value
+    assert value["schema"] == 2 and report.command[:2] == ("gddctl", "bench") and report.machine["python"]
+    assert [(row.scenario, row.precision) for row in report.rows] == [
+        ("one-at-a-time", "fp32"), ("offered-load", "fp32"), ("one-at-a-time", "int8"), ("offered-load", "int8")
+    ]  # fmt: skip
+    for row in report.rows:
+        stages = row.split.stages if row.split else {}
+        assert [name for name, span in stages.items() if span is None] == ["host_to_device", "device_to_host"]  # there is no device
+        assert stages["decode"] is not None and stages["decode"].p50_ms > 0
+        assert row.transfers is None and row.cuda_graph is None and row.sensed is not None and row.sensed.gpu_mhz is None
+        assert row.memory is not None and row.memory.peak_rss and row.memory.peak_rss > 30e6 and row.memory.device is None
+        assert row.work is not None and row.work.macs and row.arithmetic_share and 0 < row.arithmetic_share < 2
+        assert len(row.rounds_p50_ms) == len(row.rounds_p99_ms) == 8 and row.file_bytes
+    fp32, loaded, int8, _ = report.rows
+    assert fp32.miou == 0.4321 and int8.miou is None and int8.verified.startswith("int8 ") and fp32.verified.startswith("fp32 ")
+    assert (
+        fp32.load is None
+        and loaded.load is not None
+        and (loaded.load.arrival, loaded.load.rate, loaded.load.kept) == ("poisson", 4.0, True)
+    )
+    assert loaded.load.service_p50_ms <= loaded.p99_ms
+    with np.load(folder / "latency.npz") as raw:
+        assert {"inference_0", "turn_0", "preprocess_0", "postprocess_0", "decode_0", "service_1"} <= set(raw.files)
+        assert raw["service_1"].size == raw["inference_1"].size == loaded.samples
+
+
+def doctored(source: Path, out: Path, factor: float) -> Path:
+    """The report as it would be if everything had taken ``factor`` times as long."""
+    value = json.loads((source / "latency.json").read_text())
+    for row in value["rows"]:
+        for name in ("rounds_p50_ms", "rounds_p99_ms"):
+            row[name] = [factor * number for number in row[name]]
+    out.write_text(json.dumps(value))
+    return out
+
+
+def test_against_itself_nothing_fires_and_against_a_faster_past_it_leaves_with_3(
+    measured: tuple[Path, str], psp: Any, cli: Cli, tmp_path: Path
+) -> None:
+    folder, _ = measured
+    words = (psp.fp32_deploy.path, *SMALL, "--no-probe", "--quiet")
+    same = cli("bench", *words, "--compare", folder, "--max-slowdown", GENEROUS, "--json")
+    assert same.code == 0, same.err
+    rows = {row["row"]: row for row in same.json["comparison"]["rows"]}
+    single = [row for name, row in rows.items() if "one-at-a-time" in name and "fp32" in name]
+    assert [row["state"] for row in single] == ["no regression shown"] and single[0]["turns"] == [8, 8]
+    assert sum(row["incomparable"] == "measured before, not now" for row in rows.values()) == 3
+    assert "Mann-Whitney" in same.json["comparison"]["test"]
+    past = doctored(folder, tmp_path / "past.json", 1 / 50)
+    slower = cli("bench", *words, "--compare", past, "--max-slowdown", GENEROUS)
+    assert slower.code == 3 and "1 of 1 rows slower" in slower.err and "regression" in slower.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--batch", "1,x"), 2, "--batch 1,x: expected whole numbers"),
+        (("--batch", "0"), 2, "from 1 on"),
+        (("--device", "cpu,gpu"), 2, "devices"),
+        (("--samples", "0"), 2, "samples"),
+        (("--rate", "10"), 2, "--scenario offered-load"),
+        (("--scenario", "offered-load", "--rate", "-1"), 2, "rate"),
+        (("--scenario", "offered-load", "--max-p99", "soon"), 2, "--max-p99 soon"),
+        (("--compare", "gone.json"), 2, "gone.json: no such file"),
+        (("--compare", "other.json"), 5, "schema 9"),
+        (("--compare", "broken.json"), 5, "broken.json"),
+        (("--compare", "list.json"), 5, "list.json: not a latency report"),
+        (("--compare", "few.json", "--rounds", "2"), 2, "no test can tell"),
+        (("--max-slowdown", "much"), 2, "--max-slowdown much"),
+        (("--evals", "other.json"), 2, "no results of an evaluation"),
+        (("--image", "broken.json"), 5, "broken.json"),
+        (("--out", "broken.json"), 2, "broken.json"),
+    ],
+)
+def test_refused_before_anything_is_measured(
+    words: tuple[str, ...], code: int, message: str, psp: Any, cli: Cli, tmp_path: Path, measured: tuple[Path, str]
+) -> None:
+    (tmp_path / "other.json").write_text('{"schema": 9, "rows": []}')
+    (tmp_path / "broken.json").write_text("{not json")
+    (tmp_path / "list.json").write_text("[1]")
+    few = json.loads((measured[0] / "latency.json").read_text())
+    for row in few["rows"]:
+        row["rounds_p50_ms"] = row["rounds_p50_ms"][:2]
+    (tmp_path / "few.json").write_text(json.dumps(few))
+    done = cli("bench", psp.fp32.path, *SMALL, *words, cwd=tmp_path)
+    assert (done.code, message in done.err) == (code, True), done.err
+    assert "warm up" not in done.err
+
+
+def test_what_the_machine_cannot_run(psp: Any, cli: Cli, tmp_path: Path) -> None:
+    pictures = tmp_path / "picture.png"
+    pictures.write_bytes(b"x")
+    assert cli("bench", pictures).code == 2
+    wrong = cli("bench", f"{psp.int8.path}@openvino")
+    assert wrong.code == 5 and "quantised for 'ort-cpu'" in wrong.err
+    if not Path("/dev/nvidiactl").exists():
+        engine = tmp_path / "student.engine"
+        engine.write_bytes(b"an engine")
+        info = psp.fp32.info.model_copy(update={"target": "tensorrt"})
+        record = EngineRecord(
+            info=info, builder="tensorrt", version="10.3.0.26", device="Orin", compute_capabilities=("8.7",), flags=(), min_batch=1,
+            opt_batch=1, max_batch=4, workspace_mb=1024, optimization_level=3, onnx="a.onnx", onnx_sha256="0" * 64,
+            engine_sha256=sha256_file(engine), engine_bytes=9, build_seconds=1.0,
+        )  # fmt: skip
+        write_record(engine, record)
+        done = cli("bench", engine, psp.fp32.path, *SMALL)
+        assert done.code == 4 and "no NVIDIA GPU" in done.err
+        assert cli("bench", psp.fp32.path, "--device", "cuda").code == 4
+
+
+def test_rates_and_bounds_that_cannot_be_kept(psp: Any, cli: Cli) -> None:
+    words = (psp.fp32.path, *SMALL, "--scenario", "offered-load", "--no-probe")
+    fast = cli("bench", *words, "--rate", "1000000")
+    assert fast.code == 2 and "cannot last" in fast.err
+    tight = cli("bench", *words, "--max-p99", "0.0001ms")
+    assert tight.code == 2 and "cannot be kept at any rate" in tight.err
