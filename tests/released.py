@@ -30,25 +30,25 @@ def make_release(work: Path, *, arm: bool = False) -> Path:
         "student={arch: pspnet, encoder: resnet18, output_stride: 16}",
     ]
     words = [word for setting in settings for word in ("--set", setting)]
-    run(GDDCTL, "train", "--role", "student", "--iterations", str(ITERATIONS), "--device", "cpu", "--out", str(work / "run"), *words)
-    run(GDDCTL, "export", str(work / "run" / "student"), "--images", "16", "--calibrate", "minmax", "--no-recover", gate=True)
+    run(GDDCTL, "train", "--role", "baseline", "--iterations", str(ITERATIONS), "--device", "cpu", "--out", str(work / "run"), *words)
+    run(GDDCTL, "export", str(work / "run" / "baseline"), "--images", "16", "--calibrate", "minmax", "--no-recover", gate=True)
     if arm:
         add_arm_int8(work / "run" / "artifacts")
     gates = work / "gates.yaml"
     gates.write_text("int8: {min_agreement: 0.5}\n")  # a student of a minute; the question here is another machine, not this gate
     proven = run(GDDCTL, "parity", "--ladder", str(work / "run"), "--gates", str(gates), "--json")
     (work / "run" / "parity.json").write_text(proven)
-    run(GDDCTL, "ship", str(work / "run" / "student"), "-o", str(work / "release"))
+    run(GDDCTL, "ship", str(work / "run" / "baseline"), "-o", str(work / "release"))
     return work / "release"
 
 
 def add_arm_int8(artifacts: Path) -> None:
-    """``student-arm-int8-ort-cpu``: signed activations, 8-bit weights, from the same record."""
-    fp32 = artifact_at(artifacts / "student-fp32-any.logits.onnx")
-    record = CalibrationRecord.read(artifacts / "student-calibration.json")
+    """``baseline-arm-int8-ort-cpu``: signed activations, 8-bit weights, from the same record."""
+    fp32 = artifact_at(artifacts / "baseline-fp32-any.logits.onnx")
+    record = CalibrationRecord.read(artifacts / "baseline-calibration.json")
     scheme = cpu_scheme(x86=False, saturates=False)
-    logits = quantize(fp32, record, artifacts / "student-arm-int8-ort-cpu.logits.onnx", target="ort-cpu", scheme=scheme)
-    write_manifest(artifacts, [logits, to_deploy(logits, artifacts / "student-arm-int8-ort-cpu.deploy.onnx")])
+    logits = quantize(fp32, record, artifacts / "baseline-arm-int8-ort-cpu.logits.onnx", target="ort-cpu", scheme=scheme)
+    write_manifest(artifacts, [logits, to_deploy(logits, artifacts / "baseline-arm-int8-ort-cpu.deploy.onnx")])
 
 
 def run(*command: str, gate: bool = False) -> str:

@@ -13,7 +13,23 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("serve", "run", "init", "train", "distill", "eval", "export", "parity", "bench", "ship", "verify", "doctor", "data", "data check", "data synth")
+COMMANDS = (
+    "serve",
+    "run",
+    "init",
+    "train",
+    "distill",
+    "eval",
+    "export",
+    "parity",
+    "bench",
+    "ship",
+    "verify",
+    "doctor",
+    "data",
+    "data check",
+    "data synth",
+)
 
 
 def main() -> None:
@@ -51,6 +67,10 @@ def device_part(work: Path, wheel: Path) -> None:
     )
     call([str(device / "gddctl"), "eval", str(model), "--data", str(scenes)], quiet=True)
     call([str(device / "gddctl"), "parity", str(model), str(model), "--data", str(scenes)], quiet=True)
+    release = work / "release"
+    call([str(device / "gddctl"), "ship", str(model), "-o", str(release), "--allow-unproven"], quiet=True)
+    call([str(device / "gddctl"), "verify", str(release)], quiet=True)
+    call([str(device / "python"), str(release / "runner" / "verify.py")], quiet=True)
     call([str(device / "gddctl"), "bench", str(model), "--samples", "5", "--seconds", "0", "--rounds", "1", "--threads", "1"], quiet=True)
 
 

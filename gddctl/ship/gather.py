@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,7 +73,7 @@ def gather(sources: Sequence[Path], *, run: Path | None, parity: Path | None) ->
         parity: a parity report, besides the run's.
 
     Raises:
-        UsageError: nothing to ship, a source twice, or no FP32 deploy graph to judge by.
+        UsageError: nothing to ship, a source twice, no such run folder, or no FP32 deploy graph to judge by.
         ArtifactError: a file is damaged, or the files are of different students.
     """
     for path in sources:
@@ -86,6 +87,8 @@ def gather(sources: Sequence[Path], *, run: Path | None, parity: Path | None) ->
     found = exported_from(bundles[0]) if bundles else [artifact_at(path) for path in sources]
     chosen = tuple(sorted(found, key=lambda item: item.path.name))
     _require_one_student(chosen)
+    if run is not None and not run.is_dir():
+        raise UsageError(f"{run}: no such run folder", remedy="leave --run out, or name the folder with parity.json")
     home = run or _home_of(chosen[0].path)
     card = read_card(bundles[0]) if bundles else _card_beside(home, chosen[0])
     reports = [read_parity(parity)] if parity is not None else []
@@ -183,9 +186,10 @@ def _home_of(artifact: Path) -> Path:
 
 
 def _card_beside(home: Path, artifact: Artifact) -> Card | None:
-    for place in sorted(home.iterdir()) if home.is_dir() else ():
-        if is_bundle(place) and (card := read_card(place)).weights_sha256 == artifact.info.weights_sha256:
-            return card
+    for place in sorted(home.iterdir()):
+        with suppress(OSError, GddctlError):  # unreadable, or somebody else's
+            if is_bundle(place) and (card := read_card(place)).weights_sha256 == artifact.info.weights_sha256:
+                return card
     return None
 
 
@@ -196,7 +200,7 @@ def _calibration(artifacts: Sequence[Artifact]) -> CalibrationRecord | None:
         try:
             record = CalibrationRecord.read(path)
         except GddctlError as error:
-            log.warning("%s", error)
+            log.debug("%s: left out of the card (%s)", path, error)
             continue
         if record.digest in wanted:
             return record

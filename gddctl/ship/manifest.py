@@ -137,7 +137,7 @@ def write_release(folder: Path, release: Release) -> None:
 def files_in(folder: Path) -> list[str]:
     """Every file and link below ``folder``, by its path in the release, sorted; empty folders too, with a slash."""
     found: list[str] = []
-    for here, folders, names in os.walk(folder):
+    for here, folders, names in os.walk(folder, onerror=_refuse):
         place = Path(here)
         links = [name for name in folders if (place / name).is_symlink()]
         found += [(place / name).relative_to(folder).as_posix() for name in [*names, *links]]
@@ -146,8 +146,16 @@ def files_in(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def _refuse(error: OSError) -> None:
+    raise error
+
+
 def problems(folder: Path, release: Release) -> Iterator[str]:
-    """How the files differ from what the manifest says, one sentence each, in the order of their names."""
+    """How the files differ from what the manifest says, one sentence each, in the order of their names.
+
+    Raises:
+        OSError: a file or folder cannot be read.
+    """
     told = {row.path: row for row in release.files}
     for name in sorted({*told, *(item for item in files_in(folder) if item not in UNLISTED)}):
         path, row = folder / name, told.get(name)
@@ -156,10 +164,10 @@ def problems(folder: Path, release: Release) -> Iterator[str]:
         elif path.is_symlink():
             yield f"{name}: a link, expected a file"
         elif not path.is_file():
-            yield f"{name}: missing"
+            yield f"{name}: {'not a file' if path.exists() else 'missing'}"
         elif (size := path.stat().st_size) != row.bytes:
             yield f"{name}: {size} bytes, expected {row.bytes}"
-        elif (found := _hash(path)) != row.sha256:
+        elif (found := sha256_file(path)) != row.sha256:
             yield f"{name}: sha256 {found[:12]}…, expected {row.sha256[:12]}…"
     for model in release.models:
         if model.file not in told:
@@ -169,10 +177,3 @@ def problems(folder: Path, release: Release) -> Iterator[str]:
     for part in (release.golden.image, release.golden.mask, release.golden.network_input):
         if part not in told:
             yield f"{part}: of the golden image, but not among the files"
-
-
-def _hash(path: Path) -> str:
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror or error})", remedy="check its permissions") from error

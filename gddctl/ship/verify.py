@@ -12,7 +12,7 @@ from gddctl.data.decode import read_image, read_mask
 from gddctl.runtime.describe import read_info
 from gddctl.runtime.protocol import Device
 from gddctl.ship.golden import agreement, answer, this_machine
-from gddctl.ship.manifest import SIGNATURE, Machine, ModelRow, problems, read_release
+from gddctl.ship.manifest import SIGNATURE, Machine, ModelRow, Release, problems, read_release
 from gddctl.ship.sign import check_signature
 
 VERIFY_SCHEMA = 1
@@ -101,7 +101,7 @@ def verify(
     release = read_release(folder)
     if public_key is not None:
         check_signature(folder, public_key)
-    if wrong := list(problems(folder, release)):
+    if wrong := _problems(folder, release):
         more = f" and {len(wrong) - _MOST_SHOWN} more" if len(wrong) > _MOST_SHOWN else ""
         raise ArtifactError(
             f"{folder}: not the release that its manifest describes: {'; '.join(wrong[:_MOST_SHOWN])}{more}",
@@ -119,6 +119,15 @@ def verify(
         rows.append(Checked(row.file, share, row.expect.min_agreement, exact, found.reason))
     signature: Signature = "good" if public_key is not None else "not checked" if (folder / SIGNATURE).exists() else "none"
     return Verification(release.name, len(release.files), signature, tuple(rows))
+
+
+def _problems(folder: Path, release: Release) -> list[str]:
+    try:
+        return list(problems(folder, release))
+    except OSError as error:
+        raise ArtifactError(
+            f"{error.filename or folder}: cannot be read ({error.strerror or error})", remedy="check its permissions"
+        ) from error
 
 
 def _must_be_exact(row: ModelRow, here: Machine, device: Device) -> bool:

@@ -20,6 +20,7 @@ from gddctl.core.errors import ArtifactError, UsageError, VerdictError
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport
 from gddctl.ship.gather import artifact_at, gather
+from gddctl.ship.golden import answer
 from gddctl.ship.manifest import read_release
 from gddctl.ship.release import Wishes, ship
 from gddctl.ship.verify import verify
@@ -249,8 +250,27 @@ def test_what_cannot_be_meant(home: Path, tmp_path: Path) -> None:
     twice = home / "artifacts" / "pspnet-fp32-any.deploy.onnx"
     with pytest.raises(UsageError, match="two files of that name"):
         gather([twice, twice], run=None, parity=None)
+    with pytest.raises(UsageError, match="no such run folder"):
+        gather([twice], run=tmp_path / "norun", parity=None)
     with pytest.raises(UsageError, match="no such parity report"):
         gather([twice], run=None, parity=tmp_path / "parity.json")
     (tmp_path / "parity.json").write_text("[1]")
     with pytest.raises(ArtifactError, match="not a parity report"):
         gather([twice], run=None, parity=tmp_path / "parity.json")
+
+
+def test_a_file_of_another_runtime_is_not_run_here_for_show(psp: Exported) -> None:
+    pixels = np.zeros((70, 100, 3), np.uint8)
+    assert answer(psp.int8_deploy.path, psp.int8_deploy.info, pixels).mask is not None
+    elsewhere = psp.int8_deploy.info.model_copy(update={"target": "tensorrt"})
+    found = answer(psp.int8_deploy.path, elsewhere, pixels)
+    assert found.mask is None and found.reason == "quantised for 'tensorrt', this is 'ort-cpu'"
+
+
+def test_a_bundle_beside_that_is_damaged_is_no_card_and_no_error(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(home, folder)
+    source = folder / "artifacts" / "pspnet-fp32-any.deploy.onnx"
+    assert gather([source], run=None, parity=None).card is not None
+    (folder / "student" / "card.json").write_text("{")
+    assert gather([source], run=None, parity=None).card is None

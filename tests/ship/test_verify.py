@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,6 +70,11 @@ def link(folder: Path) -> None:
     (folder / "CARD.md").symlink_to(folder.parent / "CARD.md")
 
 
+def pipe(folder: Path) -> None:
+    (folder / "CARD.md").unlink()
+    os.mkfifo(folder / "CARD.md")
+
+
 def linked_folder(folder: Path) -> None:
     (folder / "golden").rename(folder.parent / "golden")
     (folder / "golden").symlink_to(folder.parent / "golden")
@@ -101,6 +107,7 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "extra": (lambda folder: (folder / "models" / "more.onnx").write_bytes(b""), "models/more.onnx: not in the manifest"),
     "hidden": (lambda folder: (folder / ".hidden").write_bytes(b""), ".hidden: not in the manifest"),
     "empty folder": (lambda folder: (folder / "extra").mkdir(), "extra/: not in the manifest"),
+    "a pipe": (pipe, "CARD.md: not a file"),
     "a link": (link, "CARD.md: a link"),
     "a linked folder": (linked_folder, "golden: not in the manifest"),
     "mask": (lambda folder: (folder / "golden" / "mask.png").write_bytes(b"x"), "golden/mask.png"),
