@@ -68,7 +68,7 @@ def _energy(row: LatencyRow) -> str:
 
 def _power(row: LatencyRow) -> str:
     sensed = row.sensed
-    return "" if sensed is None or sensed.power_w is None else f"{sensed.power_w:.1f} ({sensed.power_source})"
+    return "" if sensed is None or sensed.power_w is None else f"{sensed.power_w:.1f}"
 
 
 def _share(value: float | None) -> str:

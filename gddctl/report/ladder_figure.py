@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from gddctl.core.reports.parity import Rung
+from gddctl.report.names import name
 from gddctl.report.svg import BAD, FAINT, GOOD, INK, RULE, Frame, element, label, picture, text
 from gddctl.report.wording import points
 
-_WIDTH, _LEFT, _RIGHT, _ROW = 720, 250, 150, 40  # pixels
+_WIDTH, _LEFT, _RIGHT, _ROW = 720, 270, 130, 40  # pixels
 _LEAST = -6  # tens: a millionth of the pixels; fewer are drawn there
 _TICKS = {-6: "≤ 0.0001 %", -4: "0.01 %", -2: "1 %", 0: "100 %"}
 
@@ -40,12 +41,10 @@ def _axis(frame: Frame) -> str:
 def _rung(frame: Frame, rung: Rung, top: float) -> str:
     colour, middle = GOOD if rung.passed else BAD, top + 17
     place = frame.px(_tens(1 - rung.agreement))
-    names = max(len(rung.title), len(rung.reference) + 6)
-    size = min(11.5, 430 / names)
     hint = element("title", text(f"{rung.title}: {100 * rung.agreement:.4f} % of the pixels as {rung.reference}"))
     parts = [
-        label(frame.left - 12, middle - 1, rung.title, anchor="end", weight="600", size=size),
-        label(frame.left - 12, middle + 12, f"under {rung.reference}", anchor="end", size=min(size, 10.5), fill=FAINT),
+        name(frame.left - 12, middle - 1, rung.title, _LEFT - 16, size=11.5, lines=1),
+        name(frame.left - 12, middle + 12, f"under {rung.reference}", _LEFT - 16, size=10.5, lines=1, fill=FAINT, weight=None),
         element("line", x1=frame.left, x2=frame.left + frame.width, y1=top + _ROW - 4, y2=top + _ROW - 4, stroke=RULE),
         element("rect", hint, x=frame.left, y=middle - 5, width=max(place - frame.left, 2.0), height=10, fill=colour),
     ]

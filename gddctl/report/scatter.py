@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gddctl.report.names import name
 from gddctl.report.svg import FAINT, PAPER, Frame, element, label, picture, polyline, spread_labels, text
 from gddctl.report.wording import milliseconds, percent
 
-_WIDTH, _LABELS = 720, 250  # pixels; of the whole, and of the column of names
+_WIDTH, _LABELS = 720, 270  # pixels; of the whole, and of the column of names
 _GAP = 17  # pixels between names
 
 
@@ -69,7 +70,7 @@ def scatter_figure(
     low, high = frame.top + 4, frame.top + frame.height
     for (x, y, words, colour), at in zip(notes, spread_labels([y for _, y, _, _ in notes], _GAP, low, high), strict=True):
         drawn.append(element("path", d=f"M{x:.1f} {y:.1f}L{edge + 10:.1f} {at:.1f}", stroke=colour, stroke_opacity=0.35, fill="none"))
-        drawn.append(label(edge + 14, at + 4, words, fill=colour, weight="600", size=11.5 if len(words) < 42 else 480 / len(words)))
+        drawn.append(name(edge + 14, at + 4, words, _LABELS - 18, anchor="start", fill=colour, size=11.5, lines=1))
     said = "; ".join(f"{place.title} {percent(place.miou)} % at {milliseconds(place.p50_ms)} ms" for place in places)
     title = (
         f"Accuracy (mIoU, percent) against median latency (milliseconds). On the Pareto front: {', '.join(p.title for p in front)}. {said}"

@@ -9,6 +9,7 @@ from typing import Any
 from gddctl.core.reports.drift import DriftReport, TensorDrift
 from gddctl.core.reports.recovery import BlockLoss, Recovery
 from gddctl.report.inputs import RunFiles
+from gddctl.report.names import name
 from gddctl.report.provenance import Made, made_by_stage, made_of_report, place_of
 from gddctl.report.svg import BAD, FAINT, INK, PAPER, Frame, element, label, picture, polyline, spread_labels, text
 from gddctl.report.wording import decibels, milliseconds, points
@@ -107,8 +108,7 @@ def blocks_figure(losses: Sequence[BlockLoss]) -> str | None:
     drawn = [frame.axis_x("% of the pixels that change when this block alone is INT8", grid=True)]
     for number, loss in enumerate(losses):
         y, width = frame.top + _ROW * number + 5, frame.px(100 * (1 - loss.agreement)) - frame.left
-        size = min(12.0, 370 / max(1, len(loss.block)))
-        drawn.append(label(frame.left - 10, y + 11, loss.block, anchor="end", size=size))
+        drawn.append(name(frame.left - 10, y + 11, loss.block, 200, lines=1, weight=None))
         hint = element("title", text(f"{loss.block}: {_changed(loss)} % of the pixels, mIoU {points(loss.miou_delta_points)} points"))
         drawn.append(element("rect", hint, x=frame.left, y=y, width=max(width, 1.0), height=14, fill="var(--s1)"))
         words = f"{points(loss.miou_delta_points)} points, {decibels(loss.sqnr_db)} dB"

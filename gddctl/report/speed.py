@@ -179,6 +179,8 @@ def _environment(latency: LatencyReport) -> tuple[tuple[str, str], ...]:
                 found[key].append(value)
     if latency.idle_power_w is not None:
         found["idle power"] = [f"{latency.idle_power_w:.1f} W ({latency.idle_power_source})"]
+    if covers := dict.fromkeys(row.sensed.power_source for row in latency.rows if row.sensed is not None and row.sensed.power_source):
+        found["power is of"] = list(covers)
     return tuple((key.replace("_", " "), " / ".join(values)) for key, values in found.items())
 
 

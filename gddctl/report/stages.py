@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gddctl.core.reports.latency import LatencyRow
+from gddctl.report.names import name
 from gddctl.report.svg import FAINT, INK, PAPER, RULE, Frame, element, label, picture, text
 from gddctl.report.wording import MISSING, milliseconds
 
@@ -72,7 +73,7 @@ def _legend() -> str:
 
 def _bar(frame: Frame, row: Stages, top: float) -> str:
     y, left = top + 8, frame.left
-    parts = [label(frame.left - 10, top + 21, row.title, anchor="end", weight="600", fill=row.colour, size=min(12.0, 370 / len(row.title)))]
+    parts = [name(frame.left - 10, top + 22, row.title, _LEFT - 14, fill=row.colour)]
     for title, colour, value in zip(TITLES, _COLOURS, row.medians, strict=True):
         if value is None:
             continue

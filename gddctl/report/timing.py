@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gddctl.report.names import name
 from gddctl.report.svg import FAINT, INK, PAPER, RULE, Frame, element, label, picture, polyline, spread_labels
 from gddctl.report.wording import milliseconds
 
 _DOTS = 300  # samples drawn per row; box and density are made of all
 _ROW = 66  # pixels
 _LEFT = 215
-_WIDTH = 720
+_WIDTH, _LABELS = 720, 250
 _BINS = 120  # of a density; two thirds of a kernel's width each
 _MOST_LINES = 12  # of the figure of the tail: more names than this do not fit beside it
 _TAIL = (0.0, 50.0, 90.0, 95.0, 99.0, 99.9)
@@ -48,7 +49,7 @@ def tail_figure(rows: Sequence[Timed]) -> str | None:
         return None
     most = max(_deepest(row) for row in rows)
     top = max(float(np.percentile(row.samples, most)) for row in rows)
-    frame = Frame(52, 20, _WIDTH - 52 - 230, max(250, 17 * len(rows)), (0.0, _stretch(most)), (0.0, top * 1.06 or 1.0))
+    frame = Frame(52, 20, _WIDTH - 52 - _LABELS, max(250, 17 * len(rows)), (0.0, _stretch(most)), (0.0, top * 1.06 or 1.0))
     drawn = [frame.grid_y(), label(frame.left, 12, "milliseconds per call", size=11, fill=FAINT), _percentile_axis(frame, most)]
     ends = []
     for row in rows:
@@ -61,7 +62,7 @@ def tail_figure(rows: Sequence[Timed]) -> str | None:
     edge = frame.left + frame.width
     for row, (x, y), at in zip(rows, ends, spread, strict=True):
         drawn.append(element("path", d=f"M{x:.1f} {y:.1f}L{edge + 10:.1f} {at:.1f}", stroke=row.colour, stroke_opacity=0.35, fill="none"))
-        drawn.append(label(edge + 14, at + 4, row.title, fill=row.colour, weight="600", size=min(11.5, 440 / len(row.title))))
+        drawn.append(name(edge + 14, at + 4, row.title, _LABELS - 18, anchor="start", fill=row.colour, size=11.5, lines=1))
     title = "Latency by percentile. " + "; ".join(
         f"{row.title}: p99 {_at(row, 99)}, slowest {milliseconds(float(row.samples.max()))} ms" for row in rows
     )
@@ -97,10 +98,9 @@ def _row(frame: Frame, row: Timed, top: float) -> str:
     middle = top + 30
     inside = row.samples[row.samples <= frame.x[1]]
     beyond = row.samples.size - inside.size
-    size = min(12.0, 370 / max(1, len(row.title)))
-    parts = [label(frame.left - 10, middle + 1, row.title, anchor="end", weight="600", fill=row.colour, size=size)]
+    parts = [name(frame.left - 10, middle + 1, row.title, _LEFT - 14, fill=row.colour)]
     note = f"p50 {milliseconds(p50)}  p99 {milliseconds(p99)}"
-    parts.append(label(frame.left - 10, middle + 16, note, anchor="end", size=10.5, fill=FAINT))
+    parts.append(label(frame.left - 10, middle + 15, note, anchor="end", size=10.5, fill=FAINT))
     parts.append(_density(frame, inside, middle - 9, row.colour))
     parts.append(element("line", x1=frame.px(p5), x2=frame.px(p95), y1=middle, y2=middle, stroke=row.colour, stroke_width=1.5))
     width = max(frame.px(p75) - frame.px(p25), 1.0)
