@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import verify_file
+from gddctl.core.lazy import require
 from gddctl.runtime.describe import ENGINE_SUFFIX, read_info, read_onnx_info, require_model
 from gddctl.runtime.protocol import Device, Runtime, check_target
 
@@ -35,6 +36,7 @@ def open_runtime(
     """
     require_model(path)
     if path.is_dir():
+        require("torch", extra="train", why=f"running the bundle {path}")
         from gddctl.runtime.torch_runtime import TorchRuntime
 
         return TorchRuntime(path, device="cpu" if device in ("cpu", "openvino") else "cuda", threads=threads)

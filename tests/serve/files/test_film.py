@@ -185,7 +185,7 @@ def camera(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = cv2.VideoCapture
     monkeypatch.setattr(film_module, "require_camera", lambda camera: None)
     monkeypatch.setattr("gddctl.serve.files.predict.require_camera", lambda camera: None)
-    monkeypatch.setattr(film_module.cv2, "VideoCapture", lambda *words: opened(str(clip)) if words == (0,) else opened(*words))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *words: opened(str(clip)) if words == (0,) else opened(*words))
 
 
 def test_a_recording_of_so_many_frames_ends_well(camera: None, predict: Predict, tmp_path: Path) -> None:

@@ -140,7 +140,11 @@ def test_room_lets_in_by_turn_and_by_size() -> None:
     room, entered = Room(pixels=10, least=1), list[int]()
 
     def enter(turn: int, pixels: int) -> threading.Thread:
-        thread = threading.Thread(target=lambda: (room.enter(turn, pixels), entered.append(turn)), daemon=True)
+        def wait() -> None:
+            room.enter(turn, pixels)
+            entered.append(turn)
+
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         return thread
 

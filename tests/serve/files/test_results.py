@@ -65,8 +65,9 @@ def test_raw_ids_are_the_same_to_every_reader(pictures: Path, predict: Callable[
     path = tmp_path / "out" / "ids" / "b.png"
     with Image.open(path) as image:
         assert image.mode == "L"
-    assert np.array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), read_ids(path))
-    assert np.array_equal(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), read_ids(path))
+    for way in (cv2.IMREAD_UNCHANGED, cv2.IMREAD_GRAYSCALE):
+        found = cv2.imread(str(path), way)
+        assert found is not None and np.array_equal(found, read_ids(path))
 
 
 @pytest.mark.parametrize("batch", [1, 4, 64])
@@ -200,7 +201,8 @@ def test_results_without_a_folder(pictures: Path, counting: Counting, api: Predi
         return written
 
     (png,) = to((Piped("stdin", (pictures / "b.png").read_bytes()),), "ids")
-    assert np.array_equal(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), api.predict(pictures / "b.png").mask)
+    found = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert found is not None and np.array_equal(found, api.predict(pictures / "b.png").mask)
     lines = to(find_inputs([str(pictures)], out=None), "json")
     assert [json.loads(line)["name"] for line in lines] == ["a", "b", "c", "sub/d", "sub/e", "sub/f"]
     for items, output in ((find_inputs([str(pictures)], out=None), "ids"), (find_inputs([str(pictures / "a.jpg")], out=None), "ids,json")):
