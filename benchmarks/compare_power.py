@@ -38,7 +38,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     print(f"{ROWS} rows, allowed {100 * ALLOWED:.0f} %, level {LEVEL}, {TRIALS} pairs of sessions; {100 * DISTURBED:.0f} % of turns x {BY}")
     print("turns  session  turn    any false alarm   finds +10 %  +15 %  +20 %  +30 %")
-    for turns in (5, 8, 12):
+    for turns in (5, 8, 12, 16):
         for session, turn in ((0.0, 0.02), (0.01, 0.02), (0.03, 0.05), (0.05, 0.10)):
             false = np.mean([fires(rng, turns, session, turn, 0.0).any() for _ in range(TRIALS)])
             found = [np.mean([fires(rng, turns, session, turn, slow)[0] for _ in range(TRIALS)]) for slow in (0.1, 0.15, 0.2, 0.3)]

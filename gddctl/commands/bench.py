@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from gddctl.commands.output import Json, Output, Quiet, Verbose
-from gddctl.core.errors import UsageError, VerdictError
+from gddctl.core.errors import EnvironmentMissing, UsageError, VerdictError
 
-ROUNDS = 8  # by which --compare can tell a slowdown from noise in up to a hundred rows; settings of a run keep their own number
+ROUNDS = 16  # with which --compare finds what it should, see decision 0022; settings of a run keep their own number
 
 
 class ScenarioFlag(str, Enum):
@@ -70,7 +70,7 @@ def bench(
         Path | None, typer.Option("--compare", metavar="OLD.json", help="Leave with 3 where a row is slower than in this report.")
     ] = None,
     max_slowdown: Annotated[str, typer.Option("--max-slowdown", metavar="5%", help="With --compare: what is allowed.")] = "5%",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write latency.json and the raw samples here.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write latency.json, the raw samples and latency.html here.")] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -113,6 +113,8 @@ def bench(
         output.say(f"\n{title}")
         output.table(columns, rows)
     _footnotes(output, report)
+    if out is not None:
+        _page(output, out)
     result = report.to_json()
     compared = None
     if old is not None:
@@ -150,6 +152,16 @@ def _footnotes(output: Output, report: Any) -> None:
     if any(row.load is not None and row.load.searched for row in report.rows):
         output.say("* the highest rate found to keep p99 within its limit")
     output.say("rows of one table compare; rows of two do only by --compare; n/a: not measured; see docs/latency.md")
+
+
+def _page(output: Output, folder: Path) -> None:
+    """The numbers as a page, where it can be made: nobody loses a measurement for want of jinja2."""
+    from gddctl.report.latency_page import write_latency_page
+
+    try:
+        output.say(f"page: {write_latency_page(folder)}")
+    except EnvironmentMissing as error:
+        output.say(f"no page: {error}")
 
 
 def _check(scenario: ScenarioFlag, rate: float | None, max_p99: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import comb
 
@@ -17,14 +18,12 @@ def p_larger(values: Sequence[float], others: Sequence[float]) -> float:
     """
     ranks = _doubled_midranks(np.asarray([*values, *others], dtype=np.float64))
     seen = int(ranks[: len(values)].sum())
-    # ways[k][s]: how many subsets of k of the ranks have the sum s
-    ways: list[dict[int, int]] = [{0: 1}, *({} for _ in values)]
+    # ways[k, s]: how many subsets of k of the ranks have the sum s; whole numbers, exact in float64 up to 2**53, then to 16 digits
+    ways = np.zeros((len(values) + 1, int(ranks.sum()) + 1))
+    ways[0, 0] = 1.0
     for rank in ranks.tolist():
-        for size in range(len(values), 0, -1):
-            for total, count in ways[size - 1].items():
-                ways[size][total + rank] = ways[size].get(total + rank, 0) + count
-    at_least = sum(count for total, count in ways[len(values)].items() if total >= seen)
-    return at_least / comb(len(ranks), len(values))
+        ways[1:, rank:] += ways[:-1, :-rank].copy()
+    return float(ways[-1, seen:].sum()) / comb(len(ranks), len(values))
 
 
 def smallest_p(new: int, old: int) -> float:
@@ -48,13 +47,9 @@ def lower_bound(new: Sequence[float], old: Sequence[float], level: float) -> flo
     """
     if smallest_p(len(new), len(old)) > level:
         return None
-    ratios = pair_ratios(new, old)
-    bound = None
-    for ratio in ratios.tolist():  # p grows with the ratio that is tested
-        if p_larger([value / ratio for value in new], old) > level:
-            break
-        bound = ratio
-    return bound
+    ratios = pair_ratios(new, old).tolist()
+    shown = bisect_left(ratios, True, key=lambda ratio: p_larger([value / ratio for value in new], old) > level)  # p grows with the ratio
+    return ratios[shown - 1] if shown else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -15,7 +15,7 @@ from gddctl.core.digest import sha256_file
 from gddctl.core.reports.latency import LatencyReport
 from tests.commands.conftest import Cli
 
-SMALL = ("--threads", "1", "--samples", "16", "--seconds", "0")
+SMALL = ("--threads", "1", "--samples", "16", "--seconds", "0", "--rounds", "8")
 GENEROUS = "900%"  # ten times as slow: no machine that tests run on is that unsteady from one minute to the next
 
 
