@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -34,18 +35,17 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reques
     """Status and body."""
     writer.write(request)
     header = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    length = int(header.partition("content-length: ")[2].partition("\r\n")[0])
+    length = int(header.partition("\r\ncontent-length: ")[2].partition("\r\n")[0])
     return int(header.split(" ", 2)[1]), await reader.readexactly(length)
 
 
 @contextmanager
 def server(artifact: Path, *words: str, cores: set[int] | None = None) -> Iterator[tuple[str, int, subprocess.Popen[str]]]:
     """``gddctl serve ARTIFACT WORDS``, ready: (host, port, process). ``cores``: that it may run on."""
-    import os
-
-    pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
     command = [sys.executable, "-m", "gddctl", "serve", str(artifact), "--name", "model", "--port", "0", "--json", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=pin)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    if cores:
+        os.sched_setaffinity(process.pid, cores)  # before it has made threads
     try:
         assert process.stdout is not None
         text = ""

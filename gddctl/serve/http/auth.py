@@ -11,7 +11,7 @@ from pathlib import Path
 from gddctl.core.errors import UsageError
 
 VARIABLE = "GDDCTL_TOKEN"
-OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/page.css", "/page.js")  # say nothing of the models
+OPEN = ("/v2/health/live", "/v2/health/ready", "/", "/page.css", "/page.js", "/icon.svg")  # say nothing of the models
 
 
 def read_token(file: Path | None) -> str | None:

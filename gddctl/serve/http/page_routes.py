@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 from fastapi import APIRouter
@@ -13,6 +14,11 @@ from gddctl.serve.http.openapi import answers
 
 _FILES = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
 
+_ICON = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 4">'
+    b'<path fill="#808080" d="M0 0h4v2H0z"/><path fill="#804080" d="M0 2h4v2H0z"/><path fill="#c04020" d="M2 1h2v2H2z"/></svg>'
+)
+
 
 def page_routes(house: House) -> APIRouter:
     """``/`` and its style and script; ``/metrics``."""
@@ -20,6 +26,7 @@ def page_routes(house: House) -> APIRouter:
     for path, (name, kind) in _FILES.items():
         content = files(__package__).joinpath(name).read_bytes()
         router.add_api_route(path, _constant(content, kind), include_in_schema=False)
+    router.add_api_route("/icon.svg", _constant(_ICON, "image/svg+xml"), include_in_schema=False)
 
     @router.get("/metrics", responses=answers(), response_class=Response, tags=["Metrics"])
     async def metrics() -> Response:
@@ -29,7 +36,7 @@ def page_routes(house: House) -> APIRouter:
     return router
 
 
-def _constant(content: bytes, kind: str):  # type: ignore[no-untyped-def]
+def _constant(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
     async def show() -> Response:
         return Response(content, media_type=kind)
 

@@ -55,6 +55,14 @@ async def ask(line: Batcher, *values: float) -> Any:
         return (await asyncio.wait_for(ticket.run(np.asarray(values)[:, None]), MINUTE))[:, 0].tolist()
 
 
+async def taken(line: Batcher) -> None:
+    """Until the task just made has asked and the thread has its question."""
+    for _ in range(10):  # turns of the loop until it stands in the line
+        await asyncio.sleep(0)
+    while line.depth:
+        await asyncio.sleep(0.001)
+
+
 async def held(line: Batcher, model: Model, first: float) -> asyncio.Task[Any]:
     """A run that goes on until ``model.free`` is set."""
     model.free.clear()
@@ -137,16 +145,14 @@ def test_a_batch_waits_for_who_is_on_the_way_and_for_nobody_else() -> None:
         assert await ask(line, 1) == [2]  # alone: not kept waiting
         with line.ticket() as coming:
             task = asyncio.create_task(ask(line, 3))
-            while line.depth:  # until the thread has taken it, and waits for the second
-                await asyncio.sleep(0.001)
+            await taken(line)  # and the thread waits for the second
             assert not task.done()
             coming.place()
             assert (await coming.run(np.asarray([[4.0]])))[0, 0] == 8
             assert await task == [6]
         with line.ticket():  # announced, then gone without asking
             task = asyncio.create_task(ask(line, 5))
-            while line.depth:
-                await asyncio.sleep(0.001)
+            await taken(line)
         assert await task == [10]
 
     asyncio.run(main())
