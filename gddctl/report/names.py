@@ -22,7 +22,7 @@ def name(
     gap: float = 12.0,
     weight: str | None = "600",
 ) -> str:
-    """``words`` within ``width`` pixels; the last line stands at ``y``, one more ``gap`` above. What does not fit is left out of the middle."""
+    """``words`` within ``width`` pixels; the last line stands at ``y``, one more ``gap`` above. What does not fit is left out within."""
     rows, fitted = fit(words, width, size=size, lines=lines)
     top = y - gap * (len(rows) - 1)
     drawn = [label(x, top + gap * number, row, anchor=anchor, size=fitted, fill=fill, weight=weight) for number, row in enumerate(rows)]

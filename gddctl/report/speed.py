@@ -156,7 +156,7 @@ def _facts(caption: str, columns: Sequence[Column], lines: Sequence[_Line]) -> S
 
 
 def _stages_table(rows: Sequence[Stages]) -> SpeedTable | None:
-    lines = tuple(SpeedRow(row.title, row.colour, (*map(milliseconds, row.medians), milliseconds(row.total))) for row in rows)
+    lines = tuple(SpeedRow(row.title, row.colour, row.cells) for row in rows)
     return SpeedTable("Milliseconds by stage, medians per batch", (*TITLES, "sum of these"), lines) if lines else None
 
 

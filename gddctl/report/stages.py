@@ -12,6 +12,7 @@ from gddctl.report.wording import MISSING, milliseconds
 
 STAGES = ("decode", "preprocess", "host_to_device", "inference", "device_to_host", "postprocess")
 TITLES = ("decode", "preprocess", "host to device", "inference", "device to host", "postprocess")
+_COPIES = ("host_to_device", "device_to_host")
 _COLOURS = ("var(--s4)", "var(--s0)", "var(--s3)", "var(--student)", "var(--s2)", "var(--s1)")
 _WIDTH, _LEFT, _RIGHT, _ROW = 720, 215, 70, 46  # pixels
 _LEGEND = 40
@@ -24,6 +25,7 @@ class Stages:
     title: str
     colour: str
     medians: tuple[float | None, ...]
+    device: bool  # whether there is one to copy to and from
 
     @property
     def total(self) -> float:
@@ -32,17 +34,31 @@ class Stages:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Stages that were not measured, in words."""
-        return tuple(title for title, value in zip(TITLES, self.medians, strict=True) if value is None)
+        """Stages that were not measured, in words; copies that never happen are none of them."""
+        return tuple(
+            title
+            for name, title, value in zip(STAGES, TITLES, self.medians, strict=True)
+            if value is None and (self.device or name not in _COPIES)
+        )
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """For a table, in the order of STAGES, with the sum of what was measured."""
+        none = [MISSING if self.device or name not in _COPIES else "no device" for name in STAGES]
+        return (
+            *(word if value is None else milliseconds(value) for word, value in zip(none, self.medians, strict=True)),
+            milliseconds(self.total),
+        )
 
 
 def stages_of(row: LatencyRow, title: str, colour: str) -> Stages:
     """The row's split; a row from before there was one has its preprocessing and its call."""
+    device = not row.backend.endswith("-cpu")
     if row.split is None:
         known = {"preprocess": row.preprocess_p50_ms, "inference": row.compute_ms}
-        return Stages(title, colour, tuple(known.get(name) for name in STAGES))
+        return Stages(title, colour, tuple(known.get(name) for name in STAGES), device)
     found = row.split.stages
-    return Stages(title, colour, tuple(None if (span := found.get(name)) is None else span.p50_ms for name in STAGES))
+    return Stages(title, colour, tuple(None if (span := found.get(name)) is None else span.p50_ms for name in STAGES), device)
 
 
 def stages_figure(rows: Sequence[Stages]) -> str | None:
@@ -59,7 +75,8 @@ def stages_figure(rows: Sequence[Stages]) -> str | None:
 
 
 def _words(row: Stages) -> list[str]:
-    return [f"{title} {milliseconds(value)}{'' if value is None else ' ms'}" for title, value in zip(TITLES, row.medians, strict=True)]
+    known = [f"{title} {milliseconds(value)} ms" for title, value in zip(TITLES, row.medians, strict=True) if value is not None]
+    return [*known, *(f"{title} {MISSING}" for title in row.missing)]
 
 
 def _legend() -> str:
