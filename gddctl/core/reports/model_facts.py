@@ -83,11 +83,11 @@ class Known:
 
     def rungs_of(self, sha256: str) -> tuple[Rung, ...]:
         """Every comparison of a file with what it was made from."""
-        return tuple(rung for rung in self.parity.rungs if rung.candidate_sha256 == sha256) if self.parity else ()
+        return tuple(rung for rung in self.parity.rungs if rung.candidate_sha256 == sha256) if self.parity is not None else ()
 
     def times_of(self, sha256: str) -> tuple[LatencyRow, ...]:
         """Every measurement of its latency."""
-        return tuple(row for row in self.latency.rows if row.sha256 == sha256) if self.latency else ()
+        return tuple(row for row in self.latency.rows if row.sha256 == sha256) if self.latency is not None else ()
 
     @property
     def source(self) -> Card | ModelInfo:
