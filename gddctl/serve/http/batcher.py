@@ -47,6 +47,7 @@ class _Job:
     future: asyncio.Future[NDArray[Any]]
     loop: asyncio.AbstractEventLoop
     queued_at: float
+    taken: bool = False  # out of the line, into a batch
 
 
 class Batcher:
@@ -125,12 +126,9 @@ class Batcher:
         """A request ends, answered or not: its place is free, and what still waits of it is dropped."""
         with self._changed:
             self._coming -= coming
-            queued = False
-            if job is not None:
-                with suppress(ValueError):  # it runs or has run
-                    self._jobs.remove(job)
-                    queued = True
-            self._waiting -= placed and (job is None or queued)
+            if job is not None and not job.taken:
+                self._jobs.remove(job)
+            self._waiting -= placed and (job is None or not job.taken)
             if coming:
                 self._changed.notify()  # a batch may be waiting for it
 
@@ -173,7 +171,9 @@ class Batcher:
 
     def _pop(self) -> _Job:
         self._waiting -= 1
-        return self._jobs.popleft()
+        job = self._jobs.popleft()
+        job.taken = True
+        return job
 
     def _answers(self, jobs: list[_Job]) -> list[NDArray[Any] | Exception]:
         """One answer per request. When a batch of several fails, each is tried by itself: one must not spoil the others."""

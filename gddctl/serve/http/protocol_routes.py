@@ -28,10 +28,10 @@ _LOOP_BYTES = 1 << 16  # JSON of this many bytes is parsed on the event loop; mo
 def protocol_routes(house: House) -> APIRouter:
     """All routes under /v2."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+    _add_infer(router, house)  # first: routes are tried in order, and this is the one that is in a hurry
     _add_health(router, house)
     _add_metadata(router, house)
     _add_repository(router, house)
-    _add_infer(router, house)
     return router
 
 
