@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,22 @@ def test_the_reports_have_their_keys(tiny_run: Run) -> None:
         assert {"sha256", "backend", "precision", "target", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "samples"} <= row.keys()
         assert row["samples"] >= 6
         assert row["miou"] is not None
+
+
+def test_the_page_has_what_it_draws_from_and_says_how_it_was_made(tiny_run: Run) -> None:
+    stages = load(tiny_run.folder / "stages.json")["stages"]
+    command = next(iter(stages.values()))["command"]
+    assert command[:2] == ["gddctl", "run"] and str(tiny_run.folder) in command
+    assert all(row["command"] == command and row["time"] for row in stages.values())
+    html = (tiny_run.folder / "report.html").read_text(encoding="utf-8")
+    assert html.count(shlex.join(command)) >= 7  # scores, classes, pictures, parity, latency, training, card, lineage
+    for section in ("classes", "pictures", "parity", "sensitivity", "latency", "training", "card", "lineage", "again"):
+        assert f'id="{section}"' in html, section
+    (drift,) = load(tiny_run.folder / "drift.json")["reports"]
+    assert drift["candidate"].endswith("int8-ort-cpu.logits") and len(drift["tensors"]) > 20
+    scenes = load(tiny_run.folder / "pictures" / "layers.json")["scenes"]
+    titles = ["image", "label", "teacher", "baseline", "student", "student INT8", "student INT8 against student"]
+    assert len(scenes) == 4 and all([layer["title"] for layer in scene["layers"]] == titles for scene in scenes)
 
 
 def test_lineage_is_told_by_digests(tiny_run: Run) -> None:

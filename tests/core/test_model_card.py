@@ -31,7 +31,8 @@ TRAINING = TrainingRecord(
 CARD = Card(
     name="demo", role="student", network=NetworkConfig(), differs_from_paper=("The stem is other.",), parameters=12_345, classes=CLASSES,
     preprocess=SPEC, data=DataConfig(layout="camvid", root=Path("/somewhere/private/camvid")), weights_sha256="a" * 64,
-    config_digest="c" * 64, training=TRAINING, teacher=TeacherRecord(name="big.pth", source="mmseg", licence="unknown", sha256="b" * 64), licence="MIT",
+    config_digest="c" * 64, training=TRAINING,
+    teacher=TeacherRecord(name="big.pth", source="mmseg", licence="unknown", sha256="b" * 64), licence="MIT",
     gddctl_version="0.1.0",
 )  # fmt: skip
 SCORE = EvalReport("demo", "a" * 64, "val", 101, "single scale", 0.5, 0.8, 0.6, {"road": 0.9, "tree": 0.1, "bus": None})
