@@ -10,8 +10,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from gddctl import __version__
-from gddctl.serve.http.doorman import Doorman
-from gddctl.serve.http.house import House
+from gddctl.serve.http.body import ClientLeft
+from gddctl.serve.http.doorman import FAULT, Doorman
+from gddctl.serve.http.house import LEFT, House
 from gddctl.serve.http.page_routes import page_routes
 from gddctl.serve.http.predict_routes import predict_routes
 from gddctl.serve.http.protocol_routes import protocol_routes
@@ -42,5 +43,13 @@ def build_app(house: House) -> ASGIApp:
         found = "; ".join(f"{'.'.join(str(part) for part in each['loc'][1:])}: {each['msg']}" for each in error.errors()[:3])
         house.metrics.rejected("malformed")
         return Response(error_body(found), 422, media_type=_JSON)
+
+    @app.exception_handler(ClientLeft)
+    async def nobody_waits(_: Request, __: ClientLeft) -> Response:
+        return Response(status_code=LEFT)  # counted, not sent: the connection is gone
+
+    @app.exception_handler(Exception)
+    async def our_fault(_: Request, __: Exception) -> Response:
+        return Response(error_body(FAULT), 500, media_type=_JSON)  # and raised again, for the doorman to log
 
     return Doorman(app, house)

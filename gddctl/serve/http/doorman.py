@@ -8,21 +8,15 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gddctl.serve.http.body import ClientLeft
 from gddctl.serve.http.house import LEFT, House
 from gddctl.serve.http.refusal import Refusal, error_body, overloaded
 
 log = logging.getLogger(__name__)
 
+FAULT = "the server failed on this request; its log says more"
+
 _ALWAYS = ("/v2/health/live", "/v2/health/ready", "/metrics")  # answered while the server drains
-_GUARD = [  # the page loads nothing from elsewhere and is shown nowhere else
-    (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
-]  # fmt: skip
+_GUARD = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
 class Doorman:
@@ -41,12 +35,9 @@ class Doorman:
             await self._app(scope, visit.receive, visit.send)
         except Refusal as refusal:
             await visit.refuse(refusal)
-        except ClientLeft:
-            visit.status = LEFT
         except Exception:
-            if not visit.client_left:
-                log.exception("a bug in the server: %s %s failed", scope["method"], visit.route)
-                await visit.fail()
+            log.exception("a bug in the server: %s %s failed", scope["method"], visit.route)
+            await visit.respond(500, error_body(FAULT), {})
         finally:
             visit.over()
 
@@ -66,7 +57,6 @@ class _Visit:
         self._connection = house.connections.of(scope)
         self._started = time.monotonic()
         self._body_read = False
-        self.client_left = False
         self.status = 0
         house.in_flight += 1
         house.idle.clear()
@@ -82,9 +72,7 @@ class _Visit:
     async def receive(self) -> Message:
         """As ASGI's, and remembers whether the body has been read."""
         message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self.client_left = not self._body_read or self.status == 0
-        elif not message.get("more_body", False):
+        if message["type"] == "http.request" and not message.get("more_body", False):
             self._body_read = True
         return message
 
@@ -98,13 +86,10 @@ class _Visit:
     async def refuse(self, refusal: Refusal) -> None:
         """Answer with the refusal, unless an answer has begun."""
         self._house.metrics.rejected(refusal.reason)
-        await self._respond(refusal.status, refusal.body(), refusal.headers)
+        await self.respond(refusal.status, refusal.body(), refusal.headers)
 
-    async def fail(self) -> None:
-        """Answer that something went wrong here, and no more."""
-        await self._respond(500, error_body("the server failed on this request; its log says more"), {})
-
-    async def _respond(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    async def respond(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """Answer from the door, unless an answer has begun."""
         if self.status:
             return
         given: list[Any] = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]

@@ -14,6 +14,12 @@ from gddctl.serve.http.openapi import answers
 
 _FILES = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
 
+_POLICY = {  # the page loads nothing from elsewhere and is shown nowhere else
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 _ICON = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 4">'
     b'<path fill="#808080" d="M0 0h4v2H0z"/><path fill="#804080" d="M0 2h4v2H0z"/><path fill="#c04020" d="M2 1h2v2H2z"/></svg>'
@@ -38,6 +44,6 @@ def page_routes(house: House) -> APIRouter:
 
 def _constant(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
     async def show() -> Response:
-        return Response(content, media_type=kind)
+        return Response(content, media_type=kind, headers=_POLICY)
 
     return show

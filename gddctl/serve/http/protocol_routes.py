@@ -24,6 +24,10 @@ EXTENSIONS = ["binary_tensor_data", "model_repository", "model_configuration", "
 _JSON_LENGTH = "inference-header-content-length"
 _LOOP_BYTES = 1 << 16  # JSON of this many bytes is parsed on the event loop; more of it goes to the pool
 
+# JSON grows in memory. Bytes held for each byte of a request: "0," becomes a pointer and a 64-bit number; and for each number of an answer:
+# the number, its pointer and its text.
+_PARSED, _WRITTEN = 8, 48
+
 
 def protocol_routes(house: House) -> APIRouter:
     """All routes under /v2."""
@@ -145,6 +149,7 @@ async def _infer(house: House, model: Served, request: Request) -> Response:
             if asked.binary:
                 content, head = render_answer(answer, asked, model.name, VERSION, model.output)
             else:
+                holding.take(_WRITTEN * answer.size)
                 content, head = await house.in_pool(lambda: render_answer(answer, asked, model.name, VERSION, model.output))
             return await _packed(house, content, head, request.headers.get("accept-encoding"))
 
@@ -154,6 +159,9 @@ async def _infer(house: House, model: Served, request: Request) -> Response:
 async def _understood(house: House, model: Served, body: bytes, length: str | None, encoding: str | None, holding: Holding) -> InferRequest:
     def understand() -> InferRequest:
         plain = body if encoding is None else decompress(body, encoding, house.limits, holding)
+        json_bytes = len(plain) if length is None else 0
+        if json_bytes > _LOOP_BYTES:
+            holding.take(_PARSED * json_bytes)
         return parse_request(plain, length, model.input, model.output, max(model.max_batch, 1))
 
     json_bytes = len(body) if length is None or not length.isdigit() else int(length)

@@ -180,6 +180,35 @@ def test_tokens_are_read_and_compared(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Gate(None).admits("/v2", [])
 
 
+def test_a_bug_of_ours_is_a_bare_500(psp: Exported) -> None:
+    bug = (
+        "import gddctl.serve.http.served as s\ndef fail(self):\n    raise RuntimeError('secret of /the/path')\ns.Served.file_state = fail\n"
+    )
+    with running(psp.int8_deploy.path, "--name", DEPLOY, code=bug, bugs=True) as server:
+        server.get("/v2/health/live")
+        answer = server.get(f"/v2/models/{DEPLOY}/config")
+        assert answer.status == 500 and "secret" not in answer.error and "Traceback" not in answer.body.decode()
+        assert "secret of /the/path" in server.log and "a bug in the server" in server.log
+        assert server.metric("gddctl_requests_total", code="500") == 1
+
+
+def test_a_model_that_fails_is_a_503_and_its_words_stay_here(psp: Exported, known: Known) -> None:
+    fault = (
+        "import gddctl.runtime.ort_runtime as o\nfrom gddctl.core.errors import RunFailed\nrun = o.OrtRuntime.run\n"
+        "def fails(self, batch):\n    if batch.any():\n        raise RunFailed('no memory at /the/path')\n    return run(self, batch)\n"
+        "o.OrtRuntime.run = fails\n"
+    )
+    body, headers = binary_request(known.images[:1])
+    with running(psp.int8_deploy.path, "--name", DEPLOY, code=fault) as server:
+        server.wait_ready()
+        answer = server.ask("POST", PATH, body, headers)
+        assert answer.status == 503 and "failed on this request" in answer.error and "path" not in answer.error
+        server.wait(lambda: "no memory at /the/path" in server.log, "the log says why")
+        assert server.metric("gddctl_inference_failures_total", model=DEPLOY) == 1
+        black = binary_request(known.images[:1] * 0)
+        assert server.ask("POST", PATH, *black).status == 200  # and it goes on
+
+
 def test_an_open_address_without_a_token_is_warned_about(psp: Exported) -> None:
     with running(psp.int8_deploy.path, "--host", "0.0.0.0") as server:
         server.wait_ready()

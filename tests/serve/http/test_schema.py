@@ -11,6 +11,7 @@ import schemathesis
 from fastapi import FastAPI, Response
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
+from schemathesis.core.result import Ok
 
 from tests.serve.http.conftest import DEPLOY, Known, Server, binary_request
 
@@ -39,7 +40,7 @@ def test_the_schema_names_every_route(server: Server) -> None:
 def test_whatever_the_schema_allows_or_forbids_is_answered(server: Server, known: Known) -> None:
     schema = schemathesis.openapi.from_url(f"http://{server.address}/openapi.json")
     before, statuses = server.resident_mib(), set[int]()
-    operations = [result.ok() for result in schema.get_all_operations()]
+    operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
     assert len(operations) > 15
     turn = itertools.count()
     settings = hypothesis.settings(
