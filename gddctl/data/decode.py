@@ -37,6 +37,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What is read from strangers. Pillow knows many more; of those, some start other programs (EPS) or are hardly ever read.
 _COMMON = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _SKIP = "restore the file, or leave it out with --skip-bad"  # of a data set
+_ORIENTATION = 0x0112  # EXIF 2.32, tag "Orientation": 1 is upright, 2 to 8 are turned or mirrored
 _BAND = 1 << 22  # pixels that are converted at once
 REPLACE = "replace it with a whole image file"
 _HEADER = threading.Lock()  # Pillow's own limit on pixels is one for the whole process
@@ -105,7 +106,8 @@ def from_pillow(image: Image.Image, place: str, *, remedy: str = _SKIP) -> NDArr
     """An opened Pillow image as (H, W, 3) uint8 RGB, by the rules of :func:`decode_image`."""
     try:
         image.load()
-        return _rgb(ImageOps.exif_transpose(image), place)
+        upright = image.getexif().get(_ORIENTATION, 1) not in range(2, 9)
+        return _rgb(image if upright else ImageOps.exif_transpose(image), place)  # which would copy an upright image too
     except _DAMAGE as error:
         raise _damaged(place, "image", error, remedy) from error
 
@@ -217,6 +219,8 @@ def _refuse_lossy(image: Image.Image, path: Path) -> None:
 
 
 def _damaged(place: str, what: str, error: Exception, remedy: str = _SKIP) -> DataError:
-    reason = "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())[:120] or type(error).__name__
+    reason = (
+        "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())[:120] or type(error).__name__
+    )
     article = "an" if what == "image" else "a"
     return DataError(f"{place}: not readable as {article} {what} ({reason})", remedy=remedy)
