@@ -34,30 +34,31 @@ def to_deploy(logits: Artifact, out: Path) -> Artifact:
 
 
 def _prepend_normalisation(graph: Any, info: ModelInfo) -> None:
-    """Cast first: runtimes refuse to transpose uint8. Then the very factor and summand of ``data.preprocess.normalise``."""
+    """Cast first: runtimes refuse to transpose uint8. Then the very factor and summand of ``data.preprocess.normalise``.
+
+    They are written out for a whole row of pixels and applied before the transposition. As three numbers after it, ONNX Runtime moves
+    the transposition behind them where the first convolution takes channels last, as INT8 ones do, and broadcasts three numbers at a
+    time: 1.0 of 17 ms of an INT8 student at 180 x 240, for what takes 0.1 ms.
+    """
     onnx = require("onnx", extra="export", why="making a deploy graph")
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     height, width = info.preprocess.size
-    order = (0, 1, 2) if info.preprocess.channel_order == "rgb" else (2, 1, 0)
-    gain, shift = (
-        np.array(values, np.float32).reshape(1, 3, 1, 1)
-        for values in zip(*(gain_and_shift(info.preprocess, c) for c in order), strict=True)
-    )
+    pairs = [gain_and_shift(info.preprocess, channel) for channel in range(3)]  # of the image as it comes: RGB
+    gain, shift = (np.tile(np.array(values, np.float32), (1, 1, width, 1)) for values in zip(*pairs, strict=True))
     for node in graph.node:
         for place, name in enumerate(node.input):
             if name == "image":
                 node.input[place] = "normalised"
-    planes = "image_planes"
+    planes = "normalised" if info.preprocess.channel_order == "rgb" else "image_planes"
     nodes = [
         helper.make_node("Cast", ["image"], ["image_float"], name="deploy_cast", to=onnx.TensorProto.FLOAT),
-        helper.make_node("Transpose", ["image_float"], [planes], name="deploy_transpose", perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["image_float", "deploy_gain"], ["image_scaled"], name="deploy_gain_mul"),
+        helper.make_node("Add", ["image_scaled", "deploy_shift"], ["image_shifted"], name="deploy_shift_add"),
+        helper.make_node("Transpose", ["image_shifted"], [planes], name="deploy_transpose", perm=[0, 3, 1, 2]),
     ]
-    if order != (0, 1, 2):
-        nodes.append(helper.make_node("Gather", [planes, "deploy_order"], ["image_ordered"], name="deploy_order_channels", axis=1))
-        graph.initializer.append(numpy_helper.from_array(np.array(order, np.int64), "deploy_order"))
-        planes = "image_ordered"
-    nodes.append(helper.make_node("Mul", [planes, "deploy_gain"], ["image_scaled"], name="deploy_gain_mul"))
-    nodes.append(helper.make_node("Add", ["image_scaled", "deploy_shift"], ["normalised"], name="deploy_shift_add"))
+    if planes != "normalised":
+        nodes.append(helper.make_node("Gather", [planes, "deploy_order"], ["normalised"], name="deploy_order_channels", axis=1))
+        graph.initializer.append(numpy_helper.from_array(np.array((2, 1, 0), np.int64), "deploy_order"))
     graph.initializer.extend([numpy_helper.from_array(gain, "deploy_gain"), numpy_helper.from_array(shift, "deploy_shift")])
     for place, node in enumerate(nodes):
         graph.node.insert(place, node)
