@@ -37,7 +37,8 @@ def latency_near(path: Path) -> LatencyReport | None:
 
 def _p95(report: LatencyReport | None, rung: Rung, backend: str) -> float | None:
     """Of the same bytes, on the rung's own backend where that was timed; the time of an imitation is no measurement of the file."""
-    rows = [row for row in report.rows if row.sha256 == rung.candidate_sha256] if report else []
+    rows = [row for row in report.rows if row.sha256 == rung.candidate_sha256 and row.load is None] if report is not None else []
+    rows = [row for row in rows if row.batch == min(row.batch for row in rows)]  # a limit is on one image, or the nearest to it
     if rung.emulated:
         rows = [row for row in rows if row.backend != backend]
     same = [row.p95_ms for row in rows if row.backend == backend]

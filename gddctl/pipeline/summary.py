@@ -8,6 +8,8 @@ from typing import Any
 
 from gddctl.core.files import read_json
 from gddctl.core.reports.evaluation import EvalReport
+from gddctl.core.reports.latency import LatencyReport, LatencyRow
+from gddctl.core.reports.latency_choice import plain_times
 from gddctl.core.reports.parity import ParityReport
 from gddctl.core.reports.weak_teacher import BASELINE, STUDENT, weak_teacher
 
@@ -59,15 +61,15 @@ class Summary:
 def summarise(out: Path, report: Path) -> Summary:
     """Read the run folder's reports."""
     scores = read_json(out / "eval.json")["models"]
-    times = {row["sha256"]: row for row in read_json(out / "latency.json")["rows"]}
+    times = plain_times(LatencyReport.from_json(read_json(out / "latency.json")).rows)
     parity = ParityReport.from_json(read_json(out / "parity.json"))
     baseline = scores["baseline"]["miou"]
     models = []
     for name, score in scores.items():
-        row = times.get(score["sha256"], {})
+        row = times.get(score["sha256"])
         gain = None if name in ("teacher", "baseline") else 100 * (score["miou"] - baseline)
         condition = EvalReport.from_json(score).condition
-        models.append(ModelLine(name, score["miou"], gain, row.get("p50_ms"), row.get("p99_ms"), condition))
+        models.append(ModelLine(name, score["miou"], gain, row.p50_ms if row else None, row.p99_ms if row else None, condition))
     best = _fastest_that_passed(out, parity, times)
     return Summary(
         out=out,
@@ -84,9 +86,9 @@ def _warnings(scores: dict[str, Any]) -> tuple[str, ...]:
     return weak_teacher(teacher, {BASELINE: baseline, STUDENT: student})
 
 
-def _fastest_that_passed(out: Path, parity: ParityReport, times: dict[str, Any]) -> Path | None:
+def _fastest_that_passed(out: Path, parity: ParityReport, times: dict[str, LatencyRow]) -> Path | None:
     """The exported file with the lowest median among those whose rungs passed."""
     passed = {rung.candidate_sha256 for rung in parity.rungs if parity.verdict_of(rung.candidate_sha256)}
     files = {row["sha256"]: out / "artifacts" / row["file"] for row in read_json(out / "artifacts" / "manifest.json")["artifacts"]}
     candidates = [sha for sha in passed if sha in times and sha in files]
-    return files[min(candidates, key=lambda sha: times[sha]["p50_ms"])] if candidates else None
+    return files[min(candidates, key=lambda sha: times[sha].p50_ms)] if candidates else None

@@ -11,6 +11,7 @@ from gddctl.core.config.sections import NetworkConfig
 from gddctl.core.reports.assisted import PlaneScore
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyRow
+from gddctl.core.reports.latency_choice import plain_rows, plain_times
 from gddctl.core.reports.parity import ParityReport
 from gddctl.core.reports.weak_teacher import BASELINE, STUDENT, weak_teacher
 from gddctl.report.colours import colour_by_model
@@ -83,7 +84,7 @@ def network_title(card: Card) -> str:
 
 def timed(run: RunFiles) -> dict[str, LatencyRow]:
     """Latency rows by SHA-256."""
-    return {row.sha256: row for row in run.latency.rows} if run.latency else {}
+    return plain_times(run.latency.rows) if run.latency is not None else {}
 
 
 def _sentences(run: RunFiles) -> Iterator[str]:
@@ -128,7 +129,7 @@ def _parity(report: ParityReport) -> Iterator[str]:
 
 
 def _speed(run: RunFiles) -> Iterator[str]:
-    rows = run.latency.rows if run.latency else ()
+    rows = plain_rows(run.latency.rows) if run.latency is not None else []
     fp32 = next((row for row in rows if row.graph == "logits" and row.precision == "fp32" and row.backend.startswith("onnx")), None)
     int8 = next((row for row in rows if row.graph == "logits" and row.precision == "int8" and fp32 and row.backend == fp32.backend), None)
     if fp32 is not None and int8 is not None:

@@ -94,7 +94,8 @@ def tab(browser: Any) -> Iterator[Any]:
 
 def look(tab: Any, path: Path, size: tuple[int, int] = DESK, *, shot: Path | None = None, **options: Any) -> Seen:
     """Open a page and say what was seen: of all of it with ``shot``, else of what the window shows."""
-    page, seen = tab(path, size, **options)
+    page, opened = tab(path, size, **options)
+    seen: Seen = opened
     seen.overhang = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     seen.shot = page.screenshot(full_page=shot is not None, path=shot)
     return seen

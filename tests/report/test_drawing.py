@@ -149,10 +149,9 @@ def test_the_tail_is_stretched_by_nines() -> None:
     samples = np.concatenate([np.full(990, 1.0), np.full(10, 9.0)])
     figure = tail_figure([Timed("a", "#123456", samples)])
     assert figure is not None
-    places = [
-        (float(x), float(y))
-        for x, y in re.findall(r"([\d.]+) ([\d.]+)", re.search(r'd="M([^"]*)" fill="none" stroke="#123456"', figure)[1])
-    ]  # type: ignore[index]
+    path = re.search(r'd="M([^"]*)" fill="none" stroke="#123456"', figure)
+    assert path is not None
+    places = [(float(x), float(y)) for x, y in re.findall(r"([\d.]+) ([\d.]+)", path[1])]
     assert [x for x, _ in places] == sorted(x for x, _ in places)
     low, high = places[0][1], places[-1][1]
     base = 20 + 250  # where 0 ms is
@@ -175,27 +174,11 @@ def test_the_density_is_highest_where_most_samples_are() -> None:
     assert second[0] == pytest.approx(215 + 6.0 * scale, abs=0.15 * scale) and second[1] > peak[1] + 10
 
 
-def rung(agreement: float, limit: float | None = 0.975, **fields: object) -> Rung:
+def rung(agreement: float, limit: float | None = 0.975, *, emulated: bool = False) -> Rung:
+    limits = Limits(min_agreement=limit)
     return Rung(
-        "top",
-        "below",
-        "a",
-        "b",
-        "int8",
-        4,
-        agreement,
-        0.5,
-        0.5,
-        None,
-        None,
-        None,
-        None,
-        None,
-        None,
-        0,
-        Limits(min_agreement=limit),
-        **fields,
-    )  # type: ignore[arg-type]
+        "top", "below", "a", "b", "int8", 4, agreement, 0.5, 0.5, None, None, None, None, None, None, 0, limits, emulated=emulated
+    )  # fmt: skip
 
 
 def test_the_ladder_goes_in_powers_of_ten_and_keeps_its_verdicts() -> None:

@@ -89,6 +89,7 @@ def test_load_counts_from_the_arrival_and_stands_apart() -> None:
     assert load[""] == "my-fp32-any.deploy, under load"
     assert (load["calls/s"], load["images/s"], load["service p50"], load["p50"]) == ("80.0 (searched)", "79.5", "4.25", "9.00")
     assert load["bound on p99"] == "20.00 kept"
+    assert LOADED.load is not None
     broken = dataclasses.replace(LOADED, load=dataclasses.replace(LOADED.load, kept=False))
     assert cells(view_of(broken), "Offered load")[0]["bound on p99"] == "20.00 broken"
     assert view_of(LOADED).scatter is None  # waiting is no latency of the model
@@ -137,7 +138,7 @@ def test_names_lose_what_they_share_and_become_words() -> None:
 
 def write(folder: Path, *rows: LatencyRow) -> Path:
     raw = {f"inference_{index}": np.linspace(item.p50_ms, 1.5 * item.p50_ms, item.samples) for index, item in enumerate(rows)}
-    np.savez(folder / "latency.npz", **{**raw, "turn_0": np.zeros(3)})
+    np.savez(folder / "latency.npz", allow_pickle=False, **raw, turn_0=np.zeros(3))
     report = LatencyReport(
         rows, "latency.npz", command=("gddctl", "bench", "a b.onnx"), started="2026-11-20", skipped=("x on cuda: no GPU",)
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gddctl.core.artifact.network import architecture_of
 from gddctl.core.classes import IGNORE
 from gddctl.core.preprocess import PreprocessSpec
+from gddctl.core.reports.latency_choice import plain_rows
 from gddctl.core.reports.model_facts import Known
 from gddctl.core.reports.model_limits import limits_of
 
@@ -169,7 +170,7 @@ def _files(known: Known) -> Iterator[Row]:
         words.append(f"mIoU {100 * score.miou:.2f} %" if score else f"mIoU {NOT_MEASURED}")
         for rung in known.rungs_of(item.sha256):
             words.append(f"{100 * rung.agreement:.4f} % of pixels as {rung.reference}, {'passed' if rung.passed else 'failed'}")
-        times = [f"p50 {row.p50_ms:.2f} ms on {row.backend}, batch {row.batch}" for row in known.times_of(item.sha256)]
+        times = [f"p50 {row.p50_ms:.2f} ms on {row.backend}, batch {row.batch}" for row in plain_rows(known.times_of(item.sha256))]
         words += times or [f"latency {NOT_MEASURED}"]
         if item.census:
             words.append("holds " + ", ".join(f"{name} {count}" for name, count in sorted(item.census.items()) if count))
