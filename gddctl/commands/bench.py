@@ -14,6 +14,8 @@ from gddctl.core.errors import EnvironmentMissing, UsageError, VerdictError
 
 ROUNDS = 16  # with which --compare finds what it should, see decision 0022; settings of a run keep their own number
 
+ALONE = 0.9  # CPUs that a call on the CPU keeps busy at least when nothing else wants them
+
 
 class ScenarioFlag(str, Enum):
     """How calls come."""
@@ -147,6 +149,8 @@ def _footnotes(output: Output, report: Any) -> None:
     for row in report.rows:
         if row.stable is False:
             output.say(f"not steady: {row.model} on {row.backend}, batch {row.batch}: its median had not settled when warm-up ended")
+        if row.busy_cpus is not None and row.busy_cpus < ALONE and row.backend.endswith("-cpu"):
+            output.say(f"not alone: {row.model}, batch {row.batch}, had {100 * row.busy_cpus:.0f} % of one CPU; other work had the rest")
     for line in report.skipped:
         output.say(f"left out: {line}")
     if any(row.load is not None and row.load.searched for row in report.rows):

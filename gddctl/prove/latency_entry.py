@@ -41,6 +41,7 @@ class Turns:
     service: list[NDArray[np.float64]] = field(default_factory=list)
     parts: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in _STAGES})
     by: str = ""
+    cpu_ns: int = 0
     windows: list[list[tuple[int, int]]] = field(default_factory=list)  # of the timed calls, nanoseconds, per turn
     traces: list[Trace] = field(default_factory=list)
 
@@ -49,6 +50,7 @@ class Turns:
         self.samples.append(np.asarray(answer["inference_ns"], dtype=np.float64) / NS_PER_MS)
         if "service_ns" in answer:
             self.service.append(np.asarray(answer["service_ns"], dtype=np.float64) / NS_PER_MS)
+        self.cpu_ns += answer.get("cpu_ns", 0)
         for name, values in answer["parts"].items():
             if name == "by":
                 self.by = values
@@ -56,6 +58,12 @@ class Turns:
                 self.parts[name] += [value / NS_PER_MS for value in values]
         self.windows.append([(answer["window"][0], answer["window"][1])])
         self.traces.append(trace)
+
+    @property
+    def busy_cpus(self) -> float | None:
+        """CPU seconds per second of the timed calls; under load the process sleeps in between, which says nothing."""
+        wall = sum(end - start for spans in self.windows for start, end in spans)
+        return self.cpu_ns / wall if self.scenario == "one-at-a-time" and wall else None
 
     def split(self, backend: str) -> Split:
         """Where the time goes; on a CPU, computing is the whole call."""
@@ -170,7 +178,7 @@ class Entry:
             environment={**environment, "warm_up": "stable" if self.stable else "ended by time", "measured": self.started},
             scenario=turns.scenario, load=self._load_of(turns) if turns.scenario == "offered-load" else None,
             split=turns.split(said["backend"]), transfers=True if self.on_gpu else None, cuda_graph=self._graph(environment),
-            stable=self.stable, threads=config.threads, file=path.name,
+            stable=self.stable, threads=config.threads, busy_cpus=turns.busy_cpus, file=path.name,
             file_bytes=(path / WEIGHTS_NAME if path.is_dir() else path).stat().st_size,
             verified="" if path.is_dir() else verified_words(info["census"]), weights_sha256=info["weights_sha256"],
             sensed=sensed(turns.traces, turns.windows, images=samples.size * self.case.batch, on_gpu=self.on_gpu, steady=self.stable),

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time_ns
 from typing import Any, TextIO
 
 import numpy as np
@@ -60,10 +60,11 @@ class Bench:
     def turn(self, samples: int, seconds: float) -> dict[str, Any]:
         """One turn of calls one after another: settle, the calls, then the parts. Nanoseconds."""
         settled = warm_up(self.infer, seconds=SETTLE_SECONDS)
-        start = perf_counter_ns()
+        start, cpu = perf_counter_ns(), process_time_ns()
         inference = measure(self.infer, samples=samples, seconds=seconds)
-        window = [start, perf_counter_ns()]
-        return {"settle_samples": settled.samples, "inference_ns": inference, "window": window, "parts": self.parts(samples)}
+        window, cpu = [start, perf_counter_ns()], process_time_ns() - cpu
+        answer = {"settle_samples": settled.samples, "inference_ns": inference, "window": window, "cpu_ns": cpu}
+        return {**answer, "parts": self.parts(samples)}
 
     def load(self, command: dict[str, Any]) -> dict[str, Any]:
         """One turn, or one trial, of calls that arrive by a schedule."""

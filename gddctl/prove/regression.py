@@ -17,6 +17,7 @@ from gddctl.core.reports.regression import LEVEL, Finding, Regression
 from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, smallest_p
 
 MOST_ROUNDS = 60  # that a remedy proposes
+BUSY_CHANGE = 0.1  # of the CPUs a process had, from which times do not compare: it is of the order of what is looked for
 PROBE_NOTE = 0.1  # change of the machine's own matrix product from which it is mentioned
 
 
@@ -114,11 +115,24 @@ def _differences(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
             yield f"another {what.upper()} ({before or 'none'} before, {now or 'none'} now)"
     if (before := _threads(old)) != (now := _threads(new)):
         yield f"{before} threads before, {now} now"
+    yield from _taken(old, new)
     if new.load is not None and old.load is not None:
         if new.load.arrival != old.load.arrival:
             yield f"arrivals {old.load.arrival} before, {new.load.arrival} now"
         if not np.isclose(new.load.rate, old.load.rate):
             yield f"{old.load.rate:.3g} calls a second before, {new.load.rate:.3g} now; give both the same --rate"
+
+
+def _taken(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
+    """Why the two cannot be compared: on a CPU, other work had more of it the one time than the other.
+
+    It is the difference that counts: how many CPUs a runtime with several threads keeps busy when it is alone is its own affair.
+    """
+    if not new.backend.endswith("-cpu") or not old.busy_cpus or not new.busy_cpus:
+        return
+    before, now = old.busy_cpus, new.busy_cpus
+    if max(before, now) > (1.0 + BUSY_CHANGE) * min(before, now):
+        yield f"other work on the machine: this process had {before:.2f} CPUs before, {now:.2f} now"
 
 
 def _notes(old: LatencyRow, new: LatencyRow) -> Iterator[str]:

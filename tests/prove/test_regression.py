@@ -119,6 +119,15 @@ def test_other_questions_are_not_compared(old: dict[str, Any], new: dict[str, An
     assert finding.state == "incomparable" and why in finding.incomparable
 
 
+def test_a_machine_that_others_used_is_no_regression() -> None:
+    """Twice as slow with half of the CPU: the machine. Partner: twice as slow with all of it: the file. A GPU's row does not need it."""
+    alone, slower = row(busy_cpus=1.0), row(turns=times(2.0), busy_cpus=0.5)
+    assert "had 1.00 CPUs before, 0.50 now" in compare([alone], [slower]).findings[0].incomparable
+    assert "had 0.50 CPUs before, 1.00 now" in compare([slower], [alone]).findings[0].incomparable
+    assert not compare([alone], [replace(slower, busy_cpus=0.97)])
+    assert not compare([replace(alone, backend="tensorrt-cuda")], [replace(slower, backend="tensorrt-cuda")])
+
+
 def test_a_new_file_of_the_same_name_is_the_question_itself() -> None:
     assert not compare([row()], [row(turns=times(1.5), sha256="1" * 64)])
 

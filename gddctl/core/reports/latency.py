@@ -50,6 +50,7 @@ class LatencyRow:
     rounds_p99_ms: tuple[float, ...] = ()  # 99th percentile of each turn
     stable: bool | None = None  # whether warm-up ended by the median having settled
     threads: int | None = None
+    busy_cpus: float | None = None  # CPU seconds of the process per second of the timed calls; below 1 on a CPU, others had its CPU
     file: str = ""  # the artifact's file name
     file_bytes: int | None = None
     verified: str = ""  # what the file was found to hold when it was made, by its census: "int8 27 of 28 convolutions"
