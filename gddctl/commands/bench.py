@@ -14,8 +14,6 @@ from gddctl.core.errors import EnvironmentMissing, UsageError, VerdictError
 
 ROUNDS = 16  # with which --compare finds what it should, see decision 0022; settings of a run keep their own number
 
-ALONE = 0.9  # CPUs that a call on the CPU keeps busy at least when nothing else wants them
-
 
 class ScenarioFlag(str, Enum):
     """How calls come."""
@@ -141,6 +139,8 @@ def bench(
 
 def _footnotes(output: Output, report: Any) -> None:
     """What the tables must be read with."""
+    from gddctl.prove.regression import ALONE
+
     environment = report.rows[0].environment
     output.say()
     output.say("; ".join(f"{key}: {value}" for key, value in {**environment, **report.machine}.items()))

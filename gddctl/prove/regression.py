@@ -17,6 +17,7 @@ from gddctl.core.reports.regression import LEVEL, Finding, Regression
 from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, smallest_p
 
 MOST_ROUNDS = 60  # that a remedy proposes
+ALONE = 0.9  # CPUs that a call on the CPU keeps busy at least when nothing else wants them
 BUSY_CHANGE = 0.1  # of the CPUs a process had, from which times do not compare: it is of the order of what is looked for
 PROBE_NOTE = 0.1  # change of the machine's own matrix product from which it is mentioned
 
@@ -128,10 +129,13 @@ def _taken(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
 
     It is the difference that counts: how many CPUs a runtime with several threads keeps busy when it is alone is its own affair.
     """
-    if not new.backend.endswith("-cpu") or not old.busy_cpus or not new.busy_cpus:
-        return
     before, now = old.busy_cpus, new.busy_cpus
-    if max(before, now) > (1.0 + BUSY_CHANGE) * min(before, now):
+    if not new.backend.endswith("-cpu") or not now:
+        return
+    if not before:  # a report from before this was measured
+        if now < ALONE:
+            yield f"other work on the machine: this process had {now:.2f} CPUs now, and before it was not measured"
+    elif max(before, now) > (1.0 + BUSY_CHANGE) * min(before, now):
         yield f"other work on the machine: this process had {before:.2f} CPUs before, {now:.2f} now"
 
 

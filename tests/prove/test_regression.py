@@ -125,6 +125,8 @@ def test_a_machine_that_others_used_is_no_regression() -> None:
     assert "had 1.00 CPUs before, 0.50 now" in compare([alone], [slower]).findings[0].incomparable
     assert "had 0.50 CPUs before, 1.00 now" in compare([slower], [alone]).findings[0].incomparable
     assert not compare([alone], [replace(slower, busy_cpus=0.97)])
+    assert "before it was not measured" in compare([row()], [slower]).findings[0].incomparable
+    assert not compare([row()], [replace(slower, busy_cpus=0.97)])
     assert not compare([replace(alone, backend="tensorrt-cuda")], [replace(slower, backend="tensorrt-cuda")])
 
 
