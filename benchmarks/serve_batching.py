@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serve_client import ask, infer_request, random_images, server
+from serve_client import ask, cpu_seconds, infer_request, random_images, server
 
 GAIN, LOSS = 1.3, 0.95
 
@@ -41,17 +41,21 @@ def main() -> None:
     words = ("--threads", given.threads, "--max-batch")
     with server(given.artifact, *words, str(given.max_batch)) as batching, server(given.artifact, *words, "1") as single:
         rates: dict[str, list[float]] = {"batching": [], "one at a time": [], "one client": []}
+        costs: dict[str, list[float]] = {name: [] for name in rates}
         for turn in range(given.rounds + 1):
             block = [
                 ("batching", batching, given.clients),
                 ("one at a time", single, given.clients),
                 ("one client", single, 1),
             ]
-            for name, (host, port, _), clients in block if turn % 2 else reversed(block):
-                rate = asyncio.run(throughput(host, port, images, masks, clients, given.seconds))
+            for name, (host, port, process), clients in block if turn % 2 else reversed(block):
+                before = cpu_seconds(process.pid)
+                rate, done = asyncio.run(throughput(host, port, images, masks, clients, given.seconds))
                 if turn:  # the first round warms up and lets the batcher learn
                     rates[name].append(rate)
+                    costs[name].append((cpu_seconds(process.pid) - before) / done * 1000)
     found: dict[str, Any] = {f"images per second, {name}": round(statistics.median(each), 2) for name, each in rates.items()}
+    found |= {f"CPU ms of the server per image, {name}": round(statistics.median(each), 2) for name, each in costs.items()}
     ratio = statistics.median(a / b for a, b in zip(rates["batching"], rates["one at a time"], strict=True))
     best = max(alone.values()) / alone[1]
     found["runtime alone, images per second by batch"] = {size: round(rate, 2) for size, rate in alone.items()}
@@ -81,8 +85,8 @@ def runtime_gain(artifact: Path, images: Any, threads: int, largest: int) -> dic
     return {size: 1 / statistics.median(each) for size, each in seconds.items()}
 
 
-async def throughput(host: str, port: int, images: Any, masks: Any, clients: int, seconds: float) -> float:
-    """Images per second; every answer is checked."""
+async def throughput(host: str, port: int, images: Any, masks: Any, clients: int, seconds: float) -> tuple[float, int]:
+    """Images per second, and how many; every answer is checked."""
     requests, expected = [infer_request(image[None], "model", host) for image in images], [mask.tobytes() for mask in masks]
     until, done = time.perf_counter() + seconds, 0
     last = time.perf_counter()
@@ -102,7 +106,7 @@ async def throughput(host: str, port: int, images: Any, masks: Any, clients: int
         writer.close()
 
     await asyncio.gather(*(client(number) for number in range(clients)))
-    return done / (last - started)
+    return done / (last - started), done
 
 
 if __name__ == "__main__":

@@ -69,6 +69,12 @@ def server(artifact: Path, *words: str, cores: set[int] | None = None) -> Iterat
         process.wait(60)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Of all threads of a process, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def random_images(artifact: Path, count: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images of the size that a deploy graph takes, and the masks that the runtime gives for them, one by one."""
     from gddctl.runtime.open import open_runtime

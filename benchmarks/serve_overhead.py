@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serve_client import infer_request, random_images, server
+from serve_client import cpu_seconds, infer_request, random_images, server
 
 P50_MS, P99_MS = 2.0, 5.0
 
@@ -75,12 +75,6 @@ def summary(through: Any, alone: Any) -> dict[str, Any]:
         "requests": len(through),
         "load": round(os.getloadavg()[0], 2),
     }
-
-
-def cpu_seconds(pid: int) -> float:
-    """Of all threads of a process, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Served:

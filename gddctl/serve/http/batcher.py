@@ -85,13 +85,14 @@ class Batcher:
         """Begin to answer."""
         self._thread.start()
 
-    def close(self, timeout_s: float) -> None:
-        """No more runs after the one in progress, which is waited for no longer than ``timeout_s``."""
+    def close(self, timeout_s: float) -> bool:
+        """No more runs after the one in progress, which is waited for no longer than ``timeout_s``; whether it is over."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     @property
     def depth(self) -> int:

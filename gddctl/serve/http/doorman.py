@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,7 +37,7 @@ class Doorman:
         except Refusal as refusal:
             await visit.refuse(refusal)
         except Exception:
-            log.exception("a bug in the server: %s %s failed", scope["method"], visit.route)
+            log.error("a bug in the server: %s %s failed\n%s", scope["method"], visit.route, traceback.format_exc())
             await visit.respond(500, error_body(FAULT), {})
         finally:
             visit.over()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _WATCH_S = 5.0  # between two looks at the model files
 _POLL_S = 0.05
+_IMPATIENT_S = 0.5  # for a model's thread when there is no time left
 _IMAGE_THREADS = 4  # at most: decoding beyond that only takes cores from the model
 
 
@@ -131,7 +136,7 @@ class _Run:
         self._take_signals()
         host, port = bound.getsockname()[:2]
         listening(host, port)
-        load_all(list(house.models.values()), self._failed)
+        loader = load_all(list(house.models.values()), self._failed, self._told.is_set)
         minder = asyncio.create_task(self._mind_models())
         await asyncio.wait({serving, asyncio.create_task(self._told.wait())}, return_when=asyncio.FIRST_COMPLETED)
         minder.cancel()
@@ -141,9 +146,10 @@ class _Run:
             self._server.force_exit = True
         await serving
         house.pool.shutdown(wait=False, cancel_futures=True)
-        for model in house.models.values():
-            model.close(0.1 if unanswered else min(1.0, house.limits.drain_s))
-        self._judge(unanswered)
+        verdict = self._verdict(unanswered)
+        self._end_threads(loader, _IMPATIENT_S if unanswered or len(self._signals) > 1 else house.limits.drain_s, verdict)
+        if verdict is not None:
+            raise verdict
 
     def _config(self) -> uvicorn.Config:
         for name in ("uvicorn", "uvicorn.error"):
@@ -200,10 +206,21 @@ class _Run:
             await asyncio.wait_for(house.idle.wait(), house.limits.drain_s)
         return house.in_flight
 
-    def _judge(self, unanswered: int) -> None:
+    def _end_threads(self, loader: threading.Thread, patience_s: float, verdict: BaseException | None) -> None:
+        """Wait for what still runs inside a runtime. The interpreter must not end around it: the runtimes abort the process then."""
+        until = time.monotonic() + patience_s
+        loader.join(patience_s)
+        ended = [model.close(max(0.0, until - time.monotonic())) for model in self._house.models.values()]
+        if loader.is_alive() or not all(ended):
+            log.error("%s", verdict or "a model was still running")
+            sys.stdout.flush()
+            os._exit(Interrupted.exit_code)
+
+    def _verdict(self, unanswered: int) -> BaseException | None:
         if self._failed:
-            raise self._failed[0]
+            return self._failed[0]
         if unanswered:
-            raise Interrupted(f"ended with {unanswered} requests unanswered", remedy="give them longer with --drain-seconds")
+            return Interrupted(f"ended with {unanswered} requests unanswered", remedy="give them longer with --drain-seconds")
         if self._signals and self._signals[0] == signal.SIGINT:
-            raise Interrupted("interrupted; every request in flight was answered")
+            return Interrupted("interrupted; every request in flight was answered")
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -96,10 +97,9 @@ class Served:
         self.state = "READY"
         log.info("model '%s' is ready after %.1f s: %s", self.name, time.monotonic() - started, self.describe())
 
-    def close(self, timeout_s: float) -> None:
-        """End its thread."""
-        if self._batcher is not None:
-            self._batcher.close(timeout_s)
+    def close(self, timeout_s: float) -> bool:
+        """End its thread; whether it has ended."""
+        return self._batcher is None or self._batcher.close(timeout_s)
 
     @property
     def batcher(self) -> Batcher:
@@ -179,13 +179,14 @@ class Served:
         counts.by_batch[ran.images] = (runs + 1, total + nanoseconds)
 
 
-def load_all(models: list[Served], failed: list[BaseException]) -> threading.Thread:
-    """Load every model on one background thread; the first error ends it and is put into ``failed``."""
+def load_all(models: list[Served], failed: list[BaseException], stopped: Callable[[], bool]) -> threading.Thread:
+    """Load every model on one background thread, until ``stopped``; the first error ends it and is put into ``failed``."""
 
     def work() -> None:
         try:
             for model in models:
-                model.load()
+                if not stopped():
+                    model.load()
         except BaseException as error:  # handed to the main thread, which ends the server with it
             failed.append(error)
 

@@ -182,13 +182,17 @@ def test_tokens_are_read_and_compared(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_bug_of_ours_is_a_bare_500(psp: Exported) -> None:
     bug = (
-        "import gddctl.serve.http.served as s\ndef fail(self):\n    raise RuntimeError('secret of /the/path')\ns.Served.file_state = fail\n"
+        "import gddctl.serve.http.served as s
+def fail(self):
+    raise RuntimeError('secret of /the/path')
+"
+        "s.Served.platform = property(fail)
+"
     )
     with running(psp.int8_deploy.path, "--name", DEPLOY, code=bug, bugs=True) as server:
-        server.get("/v2/health/live")
-        answer = server.get(f"/v2/models/{DEPLOY}/config")
+        answer = server.get(f"/v2/models/{DEPLOY}")
         assert answer.status == 500 and "secret" not in answer.error and "Traceback" not in answer.body.decode()
-        assert "secret of /the/path" in server.log and "a bug in the server" in server.log
+        server.wait(lambda: "secret of /the/path" in server.log and "a bug in the server" in server.log, "the log says more")
         assert server.metric("gddctl_requests_total", code="500") == 1
 
 
@@ -236,6 +240,12 @@ def test_sigterm_finishes_what_is_in_flight_and_refuses_what_is_new(psp: Exporte
         assert late.status == 503 and "closing" in late.error and server.get("/v2/health/live").status == 200
         assert [answer.result(MINUTE).status for answer in answers] == [200, 200, 200]
         assert server.process.wait(MINUTE) == 0
+
+
+def test_told_to_end_while_it_loads_it_ends_in_order(psp: Exported) -> None:
+    with running(psp.int8_deploy.path, psp.fp32.path) as server:  # the runtime is being imported, or a session made: not to be cut short
+        assert server.end() == 0
+        assert "terminate" not in server.log and "ready" not in server.log.partition("\n")[2]
 
 
 def test_an_interrupt_drains_too_and_a_second_one_does_not_wait(psp: Exported, slow_batch: Any) -> None:
