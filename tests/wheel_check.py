@@ -23,6 +23,7 @@ COMMANDS = (
     "export",
     "parity",
     "bench",
+    "predict",
     "ship",
     "verify",
     "doctor",
@@ -71,6 +72,7 @@ def device_part(work: Path, wheel: Path) -> None:
     call([str(device / "gddctl"), "ship", str(model), "-o", str(release), "--allow-unproven"], quiet=True)
     call([str(device / "gddctl"), "verify", str(release)], quiet=True)
     call([str(device / "python"), str(release / "runner" / "verify.py")], quiet=True)
+    call([str(device / "gddctl"), "predict", str(model), str(scenes), "-o", str(work / "masks"), "--output", "ids,overlay"], quiet=True)
     call([str(device / "gddctl"), "bench", str(model), "--samples", "5", "--seconds", "0", "--rounds", "1", "--threads", "1"], quiet=True)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -230,6 +232,33 @@ def test_a_device_without_torch_and_onnx_predicts(model: Path, psp: Any, images:
     assert done.code == 0 and done.json["images"] == 3, done.err
     refused = without(DEVICE, "predict", psp.bundle, images, "-o", tmp_path / "other")
     assert refused.code == 4 and "torch" in refused.err  # the hook is awake: a bundle needs torch
+
+
+def test_every_command_of_the_guide_runs_as_written(model: Path, images: Path, tmp_path: Path) -> None:
+    """In a folder that holds what the guide speaks of; the camera is there or is told not to be."""
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "predict.md").read_text(encoding="utf-8")
+    lines = guide.split("```bash\n")[1].split("```")[0].splitlines()
+    artifacts = tmp_path / "runs" / "demo" / "artifacts"
+    artifacts.mkdir(parents=True)
+    shutil.copy(model, artifacts / "student-int8-ort-cpu.deploy.onnx")
+    images = images.rename(tmp_path / "photos")
+    shutil.copy(images / "a.jpg", tmp_path / "photo.jpg")
+    Image.new("RGB", (300, 200)).save(tmp_path / "aerial.png")
+    clip = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    clip.write(np.zeros((48, 64, 3), np.uint8))
+    clip.release()
+    env = {**ONE_THREAD, "PATH": f"{Path(GDDCTL).parent}{os.pathsep}{os.environ['PATH']}"}
+    commands = [line for line in lines if "gddctl predict" in line]
+    assert len(commands) == len(lines) - 1 >= 8 and lines[0].startswith("M=")
+    for line in commands:
+        done = subprocess.run(
+            ["bash", "-c", f"{lines[0]}\n{line}"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60 * MINUTES
+        )
+        expected = 4 if "camera" in line and not Path("/dev/video0").exists() else 0
+        assert done.returncode == expected, f"{line}\n{done.stderr}"
+    assert (tmp_path / "predictions/overlay/photo.jpg").exists() and (tmp_path / "results/ids/sub/c.png").exists()
+    assert (tmp_path / "pngs/colors/sub/c.png").exists() and (tmp_path / "film/overlay/clip.mp4").exists()
+    assert read_mask(tmp_path / "mask.png").shape == (64, 96) and (tmp_path / "tiles/overlay/aerial.jpg").exists()
 
 
 def test_help_is_light(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from gddctl.core.digest import sha256_json
 from gddctl.runtime.protocol import Runtime
 from gddctl.serve.files.kinds import Kind
 
-DEFAULT_MAX_PIXELS = 100_000_000  # 10000 x 10000: decoded and segmented it takes about 1.5 GB
+DEFAULT_MAX_PIXELS = 100_000_000  # 10000 x 10000: decoded and segmented it takes about 1 GB
 
 
 @dataclass(frozen=True)

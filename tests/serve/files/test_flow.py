@@ -68,7 +68,12 @@ def test_stages_really_overlap() -> None:
 
 def test_no_more_is_prepared_than_was_asked_for() -> None:
     begun: list[int] = []
-    stages = flow(lambda task: begun.append(task) or task, ahead=4)
+
+    def prepare(task: int) -> int:
+        begun.append(task)
+        return task
+
+    stages = flow(prepare, ahead=4)
     with closing(stages.run(count())) as results:
         for _ in range(50):
             next(results)
