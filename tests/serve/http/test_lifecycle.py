@@ -31,6 +31,12 @@ class Block(importlib.abc.MetaPathFinder):
             raise ImportError('blocked: ' + name)
 sys.meta_path.insert(0, Block())
 """
+BUG = """
+import gddctl.serve.http.served as served
+def fail(self):
+    raise RuntimeError("secret of /the/path")
+served.Served.platform = property(fail)
+"""
 SLOW = """
 import time
 import gddctl.serve.http.served as served
@@ -181,15 +187,7 @@ def test_tokens_are_read_and_compared(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_bug_of_ours_is_a_bare_500(psp: Exported) -> None:
-    bug = (
-        "import gddctl.serve.http.served as s
-def fail(self):
-    raise RuntimeError('secret of /the/path')
-"
-        "s.Served.platform = property(fail)
-"
-    )
-    with running(psp.int8_deploy.path, "--name", DEPLOY, code=bug, bugs=True) as server:
+    with running(psp.int8_deploy.path, "--name", DEPLOY, code=BUG, bugs=True) as server:
         answer = server.get(f"/v2/models/{DEPLOY}")
         assert answer.status == 500 and "secret" not in answer.error and "Traceback" not in answer.body.decode()
         server.wait(lambda: "secret of /the/path" in server.log and "a bug in the server" in server.log, "the log says more")
