@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,10 +37,10 @@ def main() -> None:
     with open_runtime(given.logits, threads=given.threads) as logits, open_runtime(given.deploy, threads=given.threads) as deploy:
         image = fixed_image(logits.info.preprocess.size)
 
-        def by_numpy() -> np.ndarray:
+        def by_numpy() -> Any:
             return logits.run(normalise(image, logits.info.preprocess)[None])[0].argmax(0).astype(np.uint8)
 
-        def in_graph() -> np.ndarray:
+        def in_graph() -> Any:
             return deploy.run(image[None])[0]
 
         same = float((by_numpy() == in_graph()).mean())

@@ -32,7 +32,7 @@ def test_power_is_integrated_by_trapezoids_over_the_window_alone() -> None:
 def test_a_counter_is_preferred_and_read_between_its_ticks() -> None:
     readings = [Reading(power_w={"x": 999.0}, energy_j={"x": 10.0 * index}) for index in range(4)]
     found = drawn([trace(*readings)], [at(0.25, 2.75)], "x")
-    assert found is not None and (found.joules, found.by) == (pytest.approx(25.0), "counter")
+    assert found is not None and found.joules == pytest.approx(25.0) and found.by == "counter"
 
 
 def test_turns_add_up_and_what_lies_between_does_not_count() -> None:

@@ -56,7 +56,7 @@ def test_what_a_gpu_tells() -> None:
 def test_reasons_for_lower_clocks_in_words() -> None:
     import_check = Gpu()
     bits = import_check.nvmlClocksEventReasonSwPowerCap | import_check.nvmlClocksEventReasonHwThermalSlowdown
-    assert NvmlSensor(Gpu(reasons=bits)).read().throttle == {"power cap", "thermal (hardware)"}
+    assert NvmlSensor(Gpu(reasons=bits)).read().throttle == frozenset({"power cap", "thermal (hardware)"})
     idle = import_check.nvmlClocksEventReasonGpuIdle | import_check.nvmlClocksEventReasonApplicationsClocksSetting
     assert NvmlSensor(Gpu(reasons=idle)).read().throttle == frozenset()  # idle and set clocks are no throttling
 

@@ -9,7 +9,7 @@ import pytest
 
 from gddctl.prove.sensors.energy import source_of
 from gddctl.prove.sensors.rails import RailSensor, find_rails, input_rail
-from gddctl.prove.sensors.reading import Reading, merge
+from gddctl.prove.sensors.reading import Reading, Sensor, merge
 from gddctl.prove.sensors.sysfs import CpuSensor, RaplSensor, TegraGpuSensor, is_tegra, machine_facts
 
 
@@ -141,7 +141,7 @@ def test_a_virtual_machines_constant_clock_is_not_a_clock(tmp_path: Path) -> Non
 
 
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
-    sensors = [CpuSensor([0], tmp_path), RaplSensor([0], tmp_path), TegraGpuSensor(tmp_path), RailSensor(tmp_path)]
+    sensors: list[Sensor] = [CpuSensor([0], tmp_path), RaplSensor([0], tmp_path), TegraGpuSensor(tmp_path), RailSensor(tmp_path)]
     assert merge([sensor.read() for sensor in sensors]) == Reading()
     assert machine_facts(tmp_path) == {} and not is_tegra(tmp_path)
 

@@ -63,7 +63,8 @@ def images(info: Any, count: int) -> Any:
 
 
 def test_every_part_lies_between_its_events(runtime: Any, clocked: Any, answer: Any, driver: Any) -> None:
-    assert isinstance(runtime, Timed)
+    offers: object = runtime
+    assert isinstance(offers, Timed)
     for count in (1, 3, 3):
         batch = images(runtime.info, count)
         result, spans = runtime.run_timed(batch)
