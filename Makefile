@@ -54,11 +54,11 @@ wheel-check: setup
 # gddctl ship wrote; else a small student is trained and shipped.
 cpp: setup
 	@test -n "$(ORT_INCLUDE)" || { echo "make cpp needs ORT_INCLUDE=DIR, the folder with onnxruntime_cxx_api.h"; exit 2; }
-	$(BIN)/python -m tests.cpp_check $(ORT_INCLUDE) $(RELEASE)
+	$(BIN)/python -m tests.cpp_check "$(ORT_INCLUDE)" $(if $(RELEASE),"$(RELEASE)")
 
 # A release's runner under emulated aarch64; as root, with Debian's debootstrap and qemu-user-static.
 aarch64-check: setup
-	$(BIN)/python -m tests.aarch64_check $(RELEASE)
+	$(BIN)/python -m tests.aarch64_check $(if $(RELEASE),"$(RELEASE)")
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -54,4 +55,4 @@ def ship(
     ]
     output.table([f"in {out}", "holds", "for", "golden %", "at least", "proven"], rows)
     output.say(f"{len(release.files)} files, {sum(row.bytes for row in release.files) / 1e6:.1f} MB")
-    output.done({"folder": str(out), **release.model_dump(mode="json")}, following=f"gddctl verify {out}")
+    output.done({"folder": str(out), **release.model_dump(mode="json")}, following=f"gddctl verify {shlex.quote(str(out))}")

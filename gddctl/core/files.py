@@ -94,7 +94,7 @@ def read_json(path: Path) -> Any:
         raise UsageError(f"{path}: no such file") from error
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror or error})", remedy="restore the file or make it again") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits; brackets without end
         raise ArtifactError(f"{path}: not readable as JSON ({error})", remedy="restore the file or make it again") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -132,13 +133,16 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def place_aside(folder: Path) -> Path:
+    """``folder.old-TIME``, or the first ``folder.old-TIME-N`` that is not there: where what stands at ``folder`` may go."""
+    stem = f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"
+    places = map(folder.with_name, itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2))))
+    return next(place for place in places if not os.path.lexists(place))
+
+
 def _move_aside(folder: Path) -> None:
-    """Move what is in ``folder`` to ``folder.old-TIME``; the lock file stays, because this process holds it."""
-    aside = folder.with_name(f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
-    count = 1
-    while aside.exists():
-        count += 1
-        aside = aside.with_name(f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}-{count}")
+    """Move what is in ``folder`` aside; the lock file stays, because this process holds it."""
+    aside = place_aside(folder)
     aside.mkdir(parents=True)
     for item in list(folder.iterdir()):
         if item.name != _LOCK:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -180,6 +179,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _first_line(error: Any) -> str:
+def _first_line(error: BaseException) -> str:
     text = str(error)
     return text.splitlines()[0][:160] if text else ""

@@ -86,6 +86,7 @@ def gather(sources: Sequence[Path], *, run: Path | None, parity: Path | None) ->
         )
     found = exported_from(bundles[0]) if bundles else [artifact_at(path) for path in sources]
     chosen = tuple(sorted(found, key=lambda item: item.path.name))
+    _require_plain_names(chosen)
     _require_one_student(chosen)
     if run is not None and not run.is_dir():
         raise UsageError(f"{run}: no such run folder", remedy="leave --run out, or name the folder with parity.json")
@@ -152,6 +153,16 @@ def _require_one_student(artifacts: Sequence[Artifact]) -> None:
             )
         if names.count(item.path.name) > 1:
             raise UsageError(f"{item.path}: two files of that name", remedy="name each file once, and rename one of them")
+
+
+def _require_plain_names(artifacts: Sequence[Artifact]) -> None:
+    """A file's name stands in shell commands, container recipes and units of the release, which all quote otherwise."""
+    for item in artifacts:
+        if wrong := sorted({letter for letter in item.path.name if not (letter.isalnum() or letter in "._+=@-")}):
+            raise UsageError(
+                f"{item.path}: {''.join(wrong)!a} in the name of a file, expected letters, digits and . _ + = @ -",
+                remedy="ship a copy of another name; its folder may be called anything",
+            )
 
 
 def _reference(artifacts: Sequence[Artifact]) -> Artifact:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -29,10 +30,13 @@ from gddctl.runtime.describe import ENGINE_SUFFIX
 from gddctl.runtime.open import open_runtime
 from gddctl.runtime.protocol import Device
 from gddctl.runtime.trt_fit import check_engine_file
-from gddctl.ship.manifest import Expectation, Machine
+from gddctl.ship.manifest import Expectation, Golden, Machine
 
+MOST_PIXELS = 100_000_000  # of a golden image; a release may be a stranger's, and its pictures are read like one's
 THREADS = 1  # golden masks are computed on one thread, so that no sum is split differently from one machine to the next
 FP32_ELSEWHERE = 0.9999  # of an FP32 file on another machine: sums in another order, which turn only pixels on the very edge
+
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")  # of a given image, which keeps it
 
 # The drawn scene of the default golden image: no one's photo. Its series is no training or validation series of a small seed.
 _SCENE = (202, 0)
@@ -66,10 +70,22 @@ def picture_of(given: Path | None, info: ModelInfo) -> Picture:
     """
     if given is not None:
         data = read_file(given)
-        return Picture(f"image{given.suffix.lower()}", data, decode_image(data, str(given)), given.name)
+        suffix = given.suffix.lower() if _SUFFIX.fullmatch(given.suffix) else ""
+        return Picture(f"image{suffix}", data, decode_image(data, str(given), max_pixels=MOST_PIXELS), given.name)
     height, width = (round(_DRAWN_SCALE * side) + 1 for side in info.preprocess.size)
     pixels = draw_scene(*_SCENE, height, width).image
     return Picture("image.png", png(pixels), pixels, "drawn")
+
+
+def read_golden(folder: Path, golden: Golden) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The golden image (H, W, 3) RGB of the release in ``folder``, and its expected mask (H, W) of class ids.
+
+    Raises:
+        DataError: one is damaged, of an uncommon format, or of more pixels than any golden image has.
+    """
+    image, mask = (folder / golden.image, folder / golden.mask)
+    pixels, ids = (decode_image(read_file(path), str(path), max_pixels=MOST_PIXELS) for path in (image, mask))
+    return pixels, ids[:, :, 0]  # a mask is grey: its three channels are one
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

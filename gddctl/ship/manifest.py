@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -21,12 +22,13 @@ RELEASE_MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"  # of the manifest's bytes; the two are the only files that the manifest does not name
 UNLISTED = frozenset((RELEASE_MANIFEST, SIGNATURE))
 KIND: Literal["gddctl release"] = "gddctl release"
+MOST_BYTES = 16 << 20  # of a manifest: some 100 000 files, which no release has; a stranger's is not read without end
 
 
 def _inside(path: str) -> str:
     """A path that stays in the release, whoever wrote the manifest."""
     pure = PurePosixPath(path)
-    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path or str(pure) != path:
+    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or not path.isprintable() or str(pure) != path:
         raise ValueError(f"'{path}' is not a plain path inside the release")
     return path
 
@@ -115,6 +117,8 @@ def read_release(folder: Path) -> Release:
         raise UsageError(f"{folder}: no such release folder", remedy="make one with: gddctl ship BUNDLE --out DIR")
     if not path.is_file():
         raise UsageError(f"{folder}: no release (no {RELEASE_MANIFEST} in it)", remedy="name the folder that gddctl ship wrote")
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise ArtifactError(f"{path}: {size} bytes, expected at most {MOST_BYTES}", remedy="copy the release again")
     value = read_json(path)
     if not isinstance(value, dict) or value.get("kind") != KIND:
         raise ArtifactError(f"{path}: not the manifest of a release", remedy="name the folder that gddctl ship wrote")
@@ -146,6 +150,15 @@ def files_in(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def printable(text: str) -> str:
+    r"""Text of a stranger as a terminal may show it: control characters and broken UTF-8 as escapes.
+
+    >>> printable("a\x1b[2Jb")
+    "'a\\x1b[2Jb'"
+    """
+    return text if text.isprintable() else ascii(text)
+
+
 def _refuse(error: OSError) -> None:
     raise error
 
@@ -157,19 +170,30 @@ def problems(folder: Path, release: Release) -> Iterator[str]:
         OSError: a file or folder cannot be read.
     """
     told = {row.path: row for row in release.files}
-    for name in sorted({*told, *(item for item in files_in(folder) if item not in UNLISTED)}):
+    for name in sorted({*told, *files_in(folder)}):
         path, row = folder / name, told.get(name)
-        if row is None:
-            yield f"{name}: not in the manifest"
+        if row is None and name not in UNLISTED:
+            yield f"{printable(name)}: not in the manifest"
         elif path.is_symlink():
             yield f"{name}: a link, expected a file"
         elif not path.is_file():
             yield f"{name}: {'not a file' if path.exists() else 'missing'}"
+        elif row is None:
+            continue
         elif (size := path.stat().st_size) != row.bytes:
             yield f"{name}: {size} bytes, expected {row.bytes}"
         elif (found := sha256_file(path)) != row.sha256:
             yield f"{name}: sha256 {found[:12]}…, expected {row.sha256[:12]}…"
+    yield from _contradictions(release, told)
+
+
+def _contradictions(release: Release, told: Mapping[str, FileRow]) -> Iterator[str]:
+    """What a manifest says that cannot all be so, whatever lies in the folder."""
+    for names in ([row.path for row in release.files], [row.file for row in release.models]):
+        yield from (f"{name}: {count} times in the manifest" for name, count in Counter(names).items() if count > 1)
     for model in release.models:
+        if PurePosixPath(model.file).suffix != f".{model.format}":
+            yield f"{model.file}: not the name of an {model.format} file"
         if model.file not in told:
             yield f"{model.file}: a model that is not among the files"
         elif told[model.file].sha256 != model.sha256:

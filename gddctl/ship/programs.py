@@ -11,6 +11,7 @@ from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.files import write_text
 
 _BLOCK = re.compile(r"# <from the card>\n.*?# </from the card>\n", re.DOTALL)
+_SHEBANG = "#!/usr/bin/env python3\n"
 REQUIREMENTS = "numpy>=1.26\nopencv-python-headless>=4.10\npillow>=10.3\nonnxruntime>=1.20\n"
 
 
@@ -23,10 +24,9 @@ def write_programs(folder: Path, info: ModelInfo, default: PurePosixPath | None)
         default: the model that the runner takes unless told otherwise; None where it must be told.
     """
     runner = folder / "runner"
-    write_text(runner / "predict.py", runner_text(info, default))
-    write_text(runner / "verify.py", _template("runner/verify.py.in"))
-    for program in ("predict.py", "verify.py"):
-        (runner / program).chmod(0o755)
+    for name, text in {"predict.py": runner_text(info, default), "verify.py": _template("runner/verify.py.in")}.items():
+        write_text(runner / name, _SHEBANG + text)
+        (runner / name).chmod(0o755)
     write_text(runner / "requirements.txt", REQUIREMENTS)
     cpp = folder / "cpp"
     write_text(cpp / "model.h", header_text(info))

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gddctl import __version__
 from gddctl.core.artifact.engine import read_record, sidecar_path
+from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError, EnvironmentMissing, UsageError, VerdictError
@@ -21,6 +25,7 @@ from gddctl.core.files import atomic_folder, write_bytes, write_json, write_text
 from gddctl.core.reports.model_card import model_card
 from gddctl.core.reports.model_facts import FileFacts, Known
 from gddctl.core.reports.model_limits import limits_of
+from gddctl.core.workspace import place_aside
 from gddctl.ship.deployment import write_deployment
 from gddctl.ship.gather import Cargo
 from gddctl.ship.golden import Answer, Picture, answer, expectation, picture_of, png, ppm, this_machine
@@ -63,36 +68,11 @@ def ship(cargo: Cargo, out: Path, wishes: Wishes) -> Release:
     seconds = _date()
     proofs = {item.sha256: _proof(cargo, item, allow_unproven=wishes.allow_unproven) for item in cargo.artifacts}
     picture = picture_of(wishes.golden, cargo.reference.info)
-    answers = {
-        sha256: _answer(item, picture) for sha256, item in {item.sha256: item for item in (cargo.reference, *cargo.artifacts)}.items()
-    }
-    mask = answers[cargo.reference.sha256].mask
-    if mask is None:
-        raise EnvironmentMissing(
-            f"{cargo.reference.path}: does not run here, so there is no golden mask ({answers[cargo.reference.sha256].reason})",
-            remedy='install a runtime: pip install "gddctl[cpu]"',
-        )
-    golden = Golden(
-        image=f"golden/{picture.name}",
-        mask="golden/mask.png",
-        network_input="golden/input.ppm",
-        source=picture.source,
-        reference=cargo.reference.path.name,
-        reference_sha256=cargo.reference.sha256,
-        made_on=this_machine(),
-    )
-    rungs = tuple(rung for report in cargo.parity for rung in report.rungs)
-    rows = tuple(
-        _row(
-            item,
-            proofs[item.sha256],
-            answers[item.sha256],
-            mask,
-            cargo.reference,
-            tuple(r for r in rungs if r.candidate_sha256 == item.sha256),
-        )
-        for item in cargo.artifacts
-    )
+    every = {item.sha256: item for item in (cargo.reference, *cargo.artifacts)}
+    answers = {sha256: _answer(item, picture) for sha256, item in every.items()}
+    mask = _golden_mask(cargo.reference, answers)
+    golden = _golden(cargo.reference, picture)
+    rows = tuple(_row(item, proofs[item.sha256], answers[item.sha256], mask, cargo) for item in cargo.artifacts)
     with atomic_folder(out) as folder:
         _models(folder, cargo.artifacts)
         write_bytes(folder / golden.image, picture.data)
@@ -116,7 +96,31 @@ def ship(cargo: Cargo, out: Path, wishes: Wishes) -> Release:
     return made
 
 
+def _golden_mask(reference: Artifact, answers: Mapping[str, Answer]) -> NDArray[np.uint8]:
+    found = answers[reference.sha256]
+    if found.mask is None:
+        raise EnvironmentMissing(
+            f"{reference.path}: does not run here, so there is no golden mask ({found.reason})",
+            remedy='install a runtime: pip install "gddctl[cpu]"',
+        )
+    return found.mask
+
+
+def _golden(reference: Artifact, picture: Picture) -> Golden:
+    return Golden(
+        image=f"golden/{picture.name}",
+        mask="golden/mask.png",
+        network_input="golden/input.ppm",
+        source=picture.source,
+        reference=reference.path.name,
+        reference_sha256=reference.sha256,
+        made_on=this_machine(),
+    )
+
+
 def _require_free(out: Path, *, force: bool) -> None:
+    if out.name in ("", ".."):  # a folder that this process stands in or below: nothing can be put in its place
+        raise UsageError(f"{out}: has no name of its own, expected a new folder", remedy="give --out a name, such as release")
     with suppress(OSError):  # unreadable: writing will say so
         if out.is_symlink() or (out.exists() and not out.is_dir()):
             raise UsageError(f"{out}: a file or link is in the way, expected a new folder", remedy="choose another --out")
@@ -131,9 +135,7 @@ def _move_aside(out: Path) -> None:
     if not any(out.iterdir()):
         out.rmdir()
         return
-    stem = f"{out.name}.old-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = [stem, *(f"{stem}-{count}" for count in range(2, 1000))]
-    aside = next(out.with_name(name) for name in names if not out.with_name(name).exists())
+    aside = place_aside(out)
     out.rename(aside)
     log.info("what stood at %s is now at %s", out, aside)
 
@@ -171,7 +173,8 @@ def _answer(item: Artifact, picture: Picture) -> Answer:
     return found
 
 
-def _row(item: Artifact, proof: Proof, found: Answer, mask: Any, reference: Artifact, rungs: tuple[Any, ...]) -> ModelRow:
+def _row(item: Artifact, proof: Proof, found: Answer, mask: NDArray[np.uint8], cargo: Cargo) -> ModelRow:
+    rungs = tuple(rung for report in cargo.parity for rung in report.rungs if rung.candidate_sha256 == item.sha256)
     return ModelRow(
         file=f"models/{item.path.name}",
         sha256=item.sha256,
@@ -183,7 +186,7 @@ def _row(item: Artifact, proof: Proof, found: Answer, mask: Any, reference: Arti
         calibration_sha256=item.info.calibration_sha256,
         proof=proof.chain,
         emulated=proof.emulated,
-        expect=expectation(item, found, mask, reference, rungs),
+        expect=expectation(item, found, mask, cargo.reference, rungs),
     )
 
 
@@ -232,7 +235,7 @@ def _on_any_cpu(item: Artifact) -> bool:
     return item.info.precision != "int8" or item.info.target in ("any", "ort-cpu")
 
 
-def _card_json(known: Known, info: Any) -> Mapping[str, Any]:
+def _card_json(known: Known, info: ModelInfo) -> Mapping[str, Any]:
     """The card for programs: nothing in it says where the data lay or which images were in it."""
     card, score = known.card, known.score
     told = {

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gddctl.core.errors import ArtifactError
-from gddctl.data.decode import read_image, read_mask
 from gddctl.runtime.describe import read_info
 from gddctl.runtime.protocol import Device
-from gddctl.ship.golden import agreement, answer, this_machine
-from gddctl.ship.manifest import SIGNATURE, Machine, ModelRow, Release, problems, read_release
+from gddctl.ship.golden import agreement, answer, read_golden, this_machine
+from gddctl.ship.manifest import SIGNATURE, Machine, ModelRow, Release, printable, problems, read_release
 from gddctl.ship.sign import check_signature
 
 VERIFY_SCHEMA = 1
@@ -107,7 +106,7 @@ def verify(
             f"{folder}: not the release that its manifest describes: {'; '.join(wrong[:_MOST_SHOWN])}{more}",
             remedy="copy the release again, whole; what you add belongs outside it",
         )
-    pixels, expected = read_image(folder / release.golden.image), read_mask(folder / release.golden.mask)
+    pixels, expected = read_golden(folder, release.golden)
     here, rows = this_machine(), []
     for row in release.models:
         if progress is not None:
@@ -118,7 +117,7 @@ def verify(
         exact = _must_be_exact(row, here, device)
         rows.append(Checked(row.file, share, row.expect.min_agreement, exact, found.reason))
     signature: Signature = "good" if public_key is not None else "not checked" if (folder / SIGNATURE).exists() else "none"
-    return Verification(release.name, len(release.files), signature, tuple(rows))
+    return Verification(printable(release.name), len(release.files), signature, tuple(rows))
 
 
 def _problems(folder: Path, release: Release) -> list[str]:

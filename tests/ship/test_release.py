@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -170,6 +171,36 @@ def test_nothing_is_overwritten(home: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert verify(again(home, empty)), "an empty folder is nobody's loss"
+
+
+def test_the_folder_one_stands_in_is_no_new_folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for place in (".", "..", "/"):
+        with pytest.raises(UsageError, match="no name of its own"):
+            again(home, Path(place), force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_folders_may_be_called_anything_and_files_may_not(home: Path, tmp_path: Path) -> None:
+    """A file's name stands in commands, container recipes and units, which all quote otherwise."""
+    odd = tmp_path / "sp ace ü $x"
+    shutil.copytree(home, odd / "run")
+    done = call("ship", odd / "run" / "student", "-o", odd / "a release", "--json")
+    assert done.code == 0 and shlex.split(done.json["next"]) == ["gddctl", "verify", str(odd / "a release")]
+    assert verify(odd / "a release")
+    for name in ("a b", "a\\b", 'a"b', "a$b", "a\nb"):
+        source = odd / "run" / "artifacts" / f"{name}.deploy.onnx"
+        shutil.copy(home / "artifacts" / "pspnet-fp32-any.deploy.onnx", source)
+        with pytest.raises(UsageError, match="in the name of a file"):
+            gather([source], run=None, parity=None)
+
+
+def test_a_golden_image_of_any_name(home: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "x", "PNG")
+    (tmp_path / "x").rename(tmp_path / "x.a\\b")
+    out = again(home, tmp_path / "out", golden=tmp_path / "x.a\\b")
+    assert read_release(out).golden.image == "golden/image" and verify(out)
 
 
 def test_a_disk_that_is_full(home: Path, tmp_path: Path) -> None:

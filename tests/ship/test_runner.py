@@ -122,9 +122,32 @@ def test_it_overwrites_nothing_and_runs_no_graph_of_another_kind(release: Path, 
     (tmp_path / "mask.png").write_text("mine")
     done = alone(RUN, release / "runner" / "predict.py", images[0], tmp_path / "mask.png")
     assert done.returncode == 2 and "there already" in done.stderr and (tmp_path / "mask.png").read_text() == "mine"
+    done = alone(RUN, release / "runner" / "predict.py", images[0], tmp_path / "mask.jpg")
+    assert done.returncode == 2 and "expected a new .png" in done.stderr, "JPEG would change ids"
     logits = home / "artifacts" / "pspnet-fp32-any.logits.onnx"
     done = alone(RUN, release / "runner" / "predict.py", images[0], tmp_path / "new.png", "--model", logits)
     assert done.returncode and "does not run" in done.stderr and not (tmp_path / "new.png").exists()
+
+
+def test_a_users_mistake_is_one_line(release: Path, images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "none.png").write_text("not an image")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
+    for image in (tmp_path / "nowhere.png", tmp_path / "none.png", tmp_path / "float.tif"):
+        done = alone(RUN, release / "runner" / "predict.py", image, tmp_path / "new.png")
+        assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+        assert not (tmp_path / "new.png").exists()
+
+
+def test_no_other_provider_takes_over(release: Path, images: list[Path], tmp_path: Path) -> None:
+    """ONNX Runtime takes the CPU where a provider does not load; the golden image would then pass on a GPU that is not there."""
+    from gddctl.runtime.probe import nvidia_driver
+
+    if nvidia_driver().devices:
+        pytest.skip("there is a GPU here")
+    words = ["--provider", "CUDAExecutionProvider"]
+    done = alone(RUN, release / "runner" / "predict.py", images[0], tmp_path / "new.png", *words)
+    assert done.returncode == 1 and "does not run on CUDAExecutionProvider here" in done.stderr
+    assert alone(RUN, release / "runner" / "verify.py", words[1]).returncode == 4
 
 
 def test_the_network_input_is_the_one_that_ships_for_cpp(release: Path, tmp_path: Path) -> None:

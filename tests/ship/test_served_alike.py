@@ -37,7 +37,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def served(*models: Path, **environment: str) -> Iterator[str]:
     """``gddctl serve`` on a free port, ready: its HOST:PORT."""
-    with running(*models, **environment) as server:
+    with running(*models, code=None, bugs=False, **environment) as server:
         server.wait_ready()
         yield server.address
 

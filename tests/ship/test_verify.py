@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from gddctl.core.digest import sha256_file
-from gddctl.core.errors import ArtifactError, UsageError
+from gddctl.core.errors import ArtifactError, DataError, UsageError
 from gddctl.ship.manifest import read_release, write_release
 from gddctl.ship.verify import verify
 from tests.commands.conftest import call
@@ -100,6 +100,44 @@ def two_hashes(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(told))
 
 
+def rewrite(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def harm(folder: Path) -> None:
+        told = json.loads((folder / "manifest.json").read_text())
+        change(told)
+        (folder / "manifest.json").write_text(json.dumps(told))
+
+    return harm
+
+
+def aside(name: str) -> Callable[[Path], None]:
+    """The file lies outside, and a link to it here."""
+
+    def harm(folder: Path) -> None:
+        (folder / name).rename(folder.parent / name)
+        (folder / name).symlink_to(folder.parent / name)
+
+    return harm
+
+
+def picture(name: str, data: bytes) -> Callable[[Path], None]:
+    """A golden file that is no PNG, rightly named by the manifest."""
+
+    def harm(folder: Path) -> None:
+        (folder / name).write_bytes(data)
+        write_release(folder, read_release(folder))
+
+    return harm
+
+
+def paper(told: dict[str, Any]) -> None:
+    (row,) = [row for row in told["files"] if row["path"] == "README.md"]
+    told["models"][0].update(file="README.md", sha256=row["sha256"])
+
+
+# Pillow hands these to Ghostscript, which is a program that the picture writes.
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+WIDE = b"P5\n20000 20000\n255\n"  # only a header: what is refused from it alone needs no pixels
+
 HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "a flipped bit": (flip, "fp32-any.deploy.onnx: sha256"),
     "cut short": (cut, "bytes, expected"),
@@ -117,6 +155,18 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "not ours": (retell(kind="other"), "not the manifest of a release"),
     "cut manifest": (lambda folder: (folder / "manifest.json").write_text('{"kind"'), "not readable as JSON"),
     "unknown key": (retell(extra=1), "unknown key"),
+    "brackets without end": (lambda folder: (folder / "manifest.json").write_text("[" * 100_000), "not readable as JSON"),
+    "a number without end": (lambda folder: (folder / "manifest.json").write_text("1" * 5000), "not readable as JSON"),
+    "an endless manifest": (lambda folder: os.truncate(folder / "manifest.json", 1 << 40), "expected at most"),
+    "a linked manifest": (aside("manifest.json"), "manifest.json: a link"),
+    "a signature that is a pipe": (lambda folder: os.mkfifo(folder / "manifest.json.sig"), "manifest.json.sig: not a file"),
+    "a terminal's orders": (lambda folder: (folder / "\x1b[2J").write_bytes(b""), r"'\x1b[2J': not in the manifest"),
+    "a name of no encoding": (lambda folder: (folder / os.fsdecode(b"\xff")).write_bytes(b""), r"'\udcff': not in the manifest"),
+    "orders in a path": (rewrite(lambda told: told["files"][0].update(path="a\x1b[2J")), "not a plain path"),
+    "a file twice": (rewrite(lambda told: told["files"].append(told["files"][0])), "2 times in the manifest"),
+    "a model twice": (rewrite(lambda told: told["models"].append(told["models"][0])), f"{FP32}: 2 times in the manifest"),
+    "a paper as a model": (rewrite(paper), "README.md: not the name of an onnx file"),
+    "a model as an engine": (rewrite(lambda told: told["models"][0].update(format="engine")), f"{FP32}: not the name of an engine file"),
 }
 
 
@@ -128,6 +178,20 @@ def test_every_harm_is_found_and_named(copied: Path, harm: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         verify(copied)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["golden/image.png", "golden/mask.png"])
+@pytest.mark.parametrize(("data", "words"), [(POSTSCRIPT, "of no known format"), (WIDE, "expected at most")])
+def test_a_strangers_picture_starts_no_program_and_fills_no_memory(copied: Path, name: str, data: bytes, words: str) -> None:
+    picture(name, data)(copied)
+    with pytest.raises(DataError, match=words):
+        verify(copied)
+
+
+def test_a_strangers_name_gives_the_terminal_no_orders(copied: Path) -> None:
+    retell(name="\x1b[2Jfine")(copied)
+    done = call("verify", copied)
+    assert done.code == 0 and "\x1b" not in done.out and r"\x1b[2Jfine" in done.out
 
 
 def test_harm_leaves_with_5_and_is_told_in_one_line(copied: Path) -> None:
