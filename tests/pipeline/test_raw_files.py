@@ -80,7 +80,7 @@ def test_jpeg_files_of_every_orientation_are_answered_as_evaluation_answers(psp:
             asked.append(image)
             return real(image)
 
-        predictor.predict = watched  # type: ignore[method-assign]
+        predictor.predict = watched  # type: ignore[method-assign, assignment]
         answering = {"a": answering_of(reference), "b": answering_from_files(predictor, world)}
         (comparison,) = compare([Pair("a", "b", False)], answering, world, range(4))
         rung = comparison.rung(reference, deployed, Limits(), images=4)
