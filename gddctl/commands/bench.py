@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,6 +80,7 @@ def bench(
     from gddctl.commands.bench_table import comparison, tables
     from gddctl.core.config.bench import BenchConfig
     from gddctl.core.config.load import parse
+    from gddctl.core.invocation import command_line
     from gddctl.core.reports.regression import TEST
     from gddctl.pipeline.benching import bench_paths, read_report
     from gddctl.prove.bench_plan import parse_subject, plan
@@ -104,7 +104,7 @@ def bench(
     progress = BenchProgress(quiet=quiet)
     try:
         report = bench_paths(
-            subjects, config, out=out, files=images or [], evals=evals or [], command=("gddctl", *sys.argv[1:]),
+            subjects, config, out=out, files=images or [], evals=evals or [], command=tuple(command_line() or ()),
             progress=progress.turn, say=progress.say,
         )  # fmt: skip
     finally:
@@ -141,20 +141,19 @@ def _footnotes(output: Output, report: Any) -> None:
     """What the tables must be read with."""
     from gddctl.prove.regression import ALONE
 
-    environment = report.rows[0].environment
     output.say()
-    output.say("; ".join(f"{key}: {value}" for key, value in {**environment, **report.machine}.items()))
+    output.say("; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in report.environment.items()))
     if report.idle_power_w is not None:
         output.say(f"idle power: {report.idle_power_w:.2f} W ({report.idle_power_source})")
     for row in report.rows:
         if row.stable is False:
-            output.say(f"not steady: {row.model} on {row.backend}, batch {row.batch}: its median had not settled when warm-up ended")
+            output.say(f"not shown steady: {row.model} on {row.backend}, batch {row.batch}: warm-up ended by time; longer: --seconds")
         if row.busy_cpus is not None and row.busy_cpus < ALONE and row.backend.endswith("-cpu"):
             output.say(f"not alone: {row.model}, batch {row.batch}, had {100 * row.busy_cpus:.0f} % of one CPU; other work had the rest")
     for line in report.skipped:
         output.say(f"left out: {line}")
     if any(row.load is not None and row.load.searched for row in report.rows):
-        output.say("* the highest rate found to keep p99 within its limit")
+        output.say("* searched: the highest rate to keep p99 within its limit, if 'kept' says yes; else none that was tried did")
     output.say("rows of one table compare; rows of two do only by --compare; n/a: not measured; see docs/latency.md")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -37,7 +38,8 @@ class BenchProgress:
         if self._quiet:
             return
         if self._terminal:
-            self._stream.write(f"\r\x1b[K{text[:100]}")
+            room = shutil.get_terminal_size().columns - 1  # a line that wraps could not be written over
+            self._stream.write(f"\r\x1b[K{text[:room]}")
             self._open = True
         elif always or time.monotonic() - self._last >= EVERY:
             self._last = time.monotonic()

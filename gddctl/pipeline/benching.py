@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from gddctl.core.artifact.card import is_bundle
 from gddctl.core.artifact.card_io import read_card
@@ -92,13 +93,30 @@ def read_report(place: Path) -> LatencyReport:
     path = place / REPORT_NAME if place.is_dir() else place
     if not path.is_file():
         raise UsageError(f"{path}: no such file", remedy="make one with: gddctl bench MODEL... --out FOLDER")
+    value, remedy = read_json(path), "measure again with: gddctl bench MODEL... --out FOLDER"
     try:
-        return LatencyReport.from_json(read_json(path))
+        report = LatencyReport.from_json(value)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error.message}", remedy=error.remedy) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        remedy = "measure again with: gddctl bench MODEL... --out FOLDER"
         raise ArtifactError(f"{path}: not a latency report ({error!r})", remedy=remedy) from error
+    if wrong := _wrong(value, report):
+        raise ArtifactError(f"{path}: not a latency report ({wrong})", remedy=remedy)
+    return report
+
+
+def _wrong(value: Any, report: LatencyReport) -> str:
+    """What of a report is not of its kind, "" for nothing: found here, before minutes of measuring for a comparison with it."""
+    try:
+        TypeAdapter(LatencyReport).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+    for number, row in enumerate(report.rows):
+        for name, times in (("rounds_p50_ms", row.rounds_p50_ms), ("rounds_p99_ms", row.rounds_p99_ms)):
+            if not all(0.0 < time < float("inf") for time in times):
+                return f"rows.{number}.{name}: times must be above 0 and finite"
+    return ""
 
 
 def known_mious(artifacts: Sequence[Path], evals: Sequence[Path] = ()) -> dict[str, float]:

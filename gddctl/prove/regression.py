@@ -136,7 +136,8 @@ def _taken(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
         if now < ALONE:
             yield f"other work on the machine: this process had {now:.2f} CPUs now, and before it was not measured"
     elif max(before, now) > (1.0 + BUSY_CHANGE) * min(before, now):
-        yield f"other work on the machine: this process had {before:.2f} CPUs before, {now:.2f} now"
+        fewer = " (or the file keeps fewer of its threads busy)" if min(before, now) >= ALONE else ""
+        yield f"other work on the machine{fewer}: this process had {before:.2f} CPUs before, {now:.2f} now"
 
 
 def _notes(old: LatencyRow, new: LatencyRow) -> Iterator[str]:

@@ -43,6 +43,7 @@ class SpeedTable:
 class Speed:
     """Everything about latency."""
 
+    one_at_a_time: bool  # whether any row is; calls that arrive by a schedule need other words
     tables: tuple[SpeedTable, ...]
     distribution: str | None  # SVG
     tail: str | None
@@ -82,6 +83,7 @@ def speed(latency: LatencyReport | None, samples: Sequence[NDArray[np.float64]],
     ]
     split = [stages_of(line.row, line.title, line.colour) for line in alone]
     return Speed(
+        one_at_a_time=bool(alone),
         tables=tuple(
             filter(None, (_times(alone), _loads(lines), _facts("Conditions", CONDITIONS, lines), _facts("Machine", MACHINE, lines)))
         ),
@@ -171,17 +173,13 @@ def _p5_p95(timed: Timed) -> tuple[float, float]:
 
 
 def _environment(latency: LatencyReport) -> tuple[tuple[str, str], ...]:
-    """What the rows were measured with; values that differ between rows are all named."""
-    found: dict[str, list[str]] = {key: [value] for key, value in latency.machine.items()}
-    for row in latency.rows:
-        for key, value in row.environment.items():
-            if key not in ("backend", "provider", "nodes") and value not in found.setdefault(key, []):
-                found[key].append(value)
+    """What the rows were measured with, and what the power sensors cover."""
+    found = latency.environment
     if latency.idle_power_w is not None:
-        found["idle power"] = [f"{latency.idle_power_w:.1f} W ({latency.idle_power_source})"]
+        found["idle power"] = f"{latency.idle_power_w:.1f} W ({latency.idle_power_source})"
     if covers := dict.fromkeys(row.sensed.power_source for row in latency.rows if row.sensed is not None and row.sensed.power_source):
-        found["power is of"] = list(covers)
-    return tuple((key.replace("_", " "), " / ".join(values)) for key, values in found.items())
+        found["power is of"] = " / ".join(covers)
+    return tuple((key.replace("_", " "), value) for key, value in found.items())
 
 
 def _unsteady(lines: Sequence[_Line]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from gddctl.cli import app
 from gddctl.core.artifact.engine import EngineRecord, write_record
 from gddctl.core.digest import sha256_file
+from gddctl.core.errors import ArtifactError, GddctlError
 from gddctl.core.reports.latency import LatencyReport
+from gddctl.pipeline.benching import read_report
 from tests.commands.conftest import Cli, Done
 
 SMALL = ("--threads", "1", "--samples", "16", "--seconds", "0", "--rounds", "8")
@@ -28,7 +34,7 @@ def measured(psp: Any, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tu
     image = folder / "street.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)).save(image)
     (folder / "eval.json").write_text(json.dumps({"sha256": psp.fp32_deploy.sha256, "miou": 0.4321}))
-    words = (psp.fp32_deploy.path, psp.int8_deploy.path, *SMALL, "--scenario", "both", "--rate", "4", "--max-p99", "60000ms")
+    words = (psp.fp32_deploy.path, psp.int8_deploy.path, *SMALL, "--scenario", "both", "--rate", "8", "--max-p99", "60000ms")
     done = cli("bench", *words, "--image", image, "--evals", folder / "eval.json", "--out", folder / "out")
     assert done.code == 0, done.err
     return folder / "out", done.out + done.err
@@ -64,7 +70,7 @@ def test_the_report_holds_everything_that_was_measured(measured: tuple[Path, str
     assert (
         fp32.load is None
         and loaded.load is not None
-        and (loaded.load.arrival, loaded.load.rate, loaded.load.kept) == ("poisson", 4.0, True)
+        and (loaded.load.arrival, loaded.load.rate, loaded.load.kept) == ("poisson", 8.0, True)
     )
     assert loaded.load.service_p50_ms <= loaded.p99_ms
     with np.load(folder / "latency.npz") as raw:
@@ -106,6 +112,19 @@ def test_against_itself_nothing_fires_and_against_a_faster_past_it_leaves_with_3
     assert slower.code == 3 and "1 of 1 rows slower" in slower.err and "regression" in slower.out
 
 
+def refused(*words: str | Path) -> tuple[int, str]:
+    """Exit code and all that was said, in this process: sixteen starts of the command line would cost most of a minute."""
+    logger = logging.getLogger("gddctl")
+    before = logger.propagate, logger.handlers, logger.level
+    try:
+        done = CliRunner().invoke(app, ["bench", *map(str, words)])
+    finally:  # other tests listen to this logger
+        logger.propagate, logger.handlers = before[:2]
+        logger.setLevel(before[2])
+    error = done.exception
+    return (error.exit_code, f"{done.output}{error}") if isinstance(error, GddctlError) else (done.exit_code, done.output)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -113,6 +132,7 @@ def test_against_itself_nothing_fires_and_against_a_faster_past_it_leaves_with_3
         (("--batch", "0"), 2, "from 1 on"),
         (("--device", "cpu,gpu"), 2, "devices"),
         (("--samples", "0"), 2, "samples"),
+        (("--seconds", "inf"), 2, "seconds: input should be a finite number"),
         (("--rate", "10"), 2, "--scenario offered-load"),
         (("--scenario", "offered-load", "--rate", "-1"), 2, "rate"),
         (("--scenario", "offered-load", "--max-p99", "soon"), 2, "--max-p99 soon"),
@@ -121,6 +141,7 @@ def test_against_itself_nothing_fires_and_against_a_faster_past_it_leaves_with_3
         (("--compare", "broken.json"), 5, "broken.json"),
         (("--compare", "list.json"), 5, "list.json: not a latency report"),
         (("--compare", "few.json", "--rounds", "2"), 2, "no test can tell"),
+        (("--compare", "words.json"), 5, "words.json: not a latency report (rows.0.rounds_p50_ms.0: input should be a valid number"),
         (("--max-slowdown", "much"), 2, "--max-slowdown much"),
         (("--evals", "other.json"), 2, "no results of an evaluation"),
         (("--image", "broken.json"), 5, "broken.json"),
@@ -128,8 +149,9 @@ def test_against_itself_nothing_fires_and_against_a_faster_past_it_leaves_with_3
     ],
 )
 def test_refused_before_anything_is_measured(
-    words: tuple[str, ...], code: int, message: str, psp: Any, cli: Cli, tmp_path: Path, measured: tuple[Path, str]
+    words: tuple[str, ...], code: int, message: str, psp: Any, tmp_path: Path, measured: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "other.json").write_text('{"schema": 9, "rows": []}')
     (tmp_path / "broken.json").write_text("{not json")
     (tmp_path / "list.json").write_text("[1]")
@@ -137,17 +159,42 @@ def test_refused_before_anything_is_measured(
     for row in few["rows"]:
         row["rounds_p50_ms"] = row["rounds_p50_ms"][:2]
     (tmp_path / "few.json").write_text(json.dumps(few))
-    done = cli("bench", psp.fp32.path, *SMALL, *words, cwd=tmp_path)
-    assert (done.code, message in done.err) == (code, True), done.err
-    assert "warm up" not in done.err
+    few["rows"][0]["rounds_p50_ms"] = ["soon"] * 8
+    (tmp_path / "words.json").write_text(json.dumps(few))
+    left, said = refused(psp.fp32.path, *SMALL, *words)
+    assert (left, message in said) == (code, True), said
+    assert "warm up" not in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds_p50_ms": [0.0, 1.0]}, "rows.0.rounds_p50_ms: times must be above 0 and finite"),
+        ({"rounds_p99_ms": [float("nan")]}, "rows.0.rounds_p99_ms: times must be above 0 and finite"),
+        ({"environment": ["cpu"]}, "rows.0.environment: input should be a valid dictionary"),
+        ({"busy_cpus": "all"}, "rows.0.busy_cpus: input should be a valid number"),
+    ],
+)
+def test_a_report_whose_values_are_no_times_is_refused(
+    changes: dict[str, Any], message: str, measured: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Partner: unchanged it is read."""
+    value = json.loads((measured[0] / "latency.json").read_text())
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(value))
+    assert read_report(old) == read_report(measured[0])
+    value["rows"][0] |= changes
+    old.write_text(json.dumps(value))
+    with pytest.raises(ArtifactError, match=re.escape(message)):
+        read_report(old)
 
 
 def test_what_the_machine_cannot_run(psp: Any, cli: Cli, tmp_path: Path) -> None:
     pictures = tmp_path / "picture.png"
     pictures.write_bytes(b"x")
-    assert cli("bench", pictures).code == 2
-    wrong = cli("bench", f"{psp.int8.path}@openvino")
-    assert wrong.code == 5 and "quantised for 'ort-cpu'" in wrong.err
+    assert refused(pictures)[0] == 2
+    code, said = refused(f"{psp.int8.path}@openvino")
+    assert code == 5 and "quantised for 'ort-cpu'" in said
     if not Path("/dev/nvidiactl").exists():
         engine = tmp_path / "student.engine"
         engine.write_bytes(b"an engine")
@@ -160,7 +207,7 @@ def test_what_the_machine_cannot_run(psp: Any, cli: Cli, tmp_path: Path) -> None
         write_record(engine, record)
         done = cli("bench", engine, psp.fp32.path, *SMALL)
         assert done.code == 4 and "no NVIDIA GPU" in done.err
-        assert cli("bench", psp.fp32.path, "--device", "cuda").code == 4
+        assert refused(psp.fp32.path, "--device", "cuda")[0] == 4
 
 
 def test_rates_and_bounds_that_cannot_be_kept(psp: Any, cli: Cli) -> None:

@@ -71,3 +71,12 @@ def test_progress_for_a_terminal_is_one_line_and_elsewhere_a_few(monkeypatch: py
     silent = io.StringIO()
     BenchProgress(silent, quiet=True).say("nothing")
     assert silent.getvalue() == ""
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_progress_never_wraps(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What wraps is not written over by the next line."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal = Terminal()
+    BenchProgress(terminal).say("x" * 300)
+    assert terminal.getvalue().removeprefix("\r\x1b[K") == "x" * (columns - 1)

@@ -72,3 +72,11 @@ def test_settings_from_before_read_and_are_named_as_before() -> None:
     assert changed.batches == (1, 4) and json.loads(changed.model_dump_json()) == {**old, "batch": [1, 4], "rate": 20.0}
     with pytest.raises(ConfigError, match="at least one"):
         parse(BenchConfig, {"devices": []})
+
+
+def test_an_environment_names_what_differs_between_rows() -> None:
+    first = LatencyReport.from_json(FIRST).rows[0]
+    other = replace(first, environment={"threads": "2", "openvino": "2026.1", "warm_up": "ended by time", "provider": "CPU"})
+    first = replace(first, environment={"threads": "2", "warm_up": "stable"})
+    found = LatencyReport((first, other), machine={"kernel": "6"}).environment
+    assert found == {"kernel": "6", "threads": "2", "warm_up": "stable / ended by time", "openvino": "2026.1"}

@@ -125,6 +125,9 @@ def test_a_machine_that_others_used_is_no_regression() -> None:
     assert "had 1.00 CPUs before, 0.50 now" in compare([alone], [slower]).findings[0].incomparable
     assert "had 0.50 CPUs before, 1.00 now" in compare([slower], [alone]).findings[0].incomparable
     assert not compare([alone], [replace(slower, busy_cpus=0.97)])
+    assert "fewer of its threads" not in compare([alone], [slower]).findings[0].incomparable
+    both = compare([replace(alone, busy_cpus=1.9)], [replace(slower, busy_cpus=1.0)]).findings[0]  # of two threads: who knows?
+    assert "fewer of its threads busy" in both.incomparable and "had 1.90 CPUs before" in both.incomparable
     assert "before it was not measured" in compare([row()], [slower]).findings[0].incomparable
     assert not compare([row()], [replace(slower, busy_cpus=0.97)])
     assert not compare([replace(alone, backend="tensorrt-cuda")], [replace(slower, backend="tensorrt-cuda")])

@@ -164,3 +164,9 @@ def test_without_a_report_there_is_no_page(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=re.escape(str(tmp_path / "latency.json"))):
         write_latency_page(tmp_path)
     assert not (tmp_path / "latency.html").exists()
+
+
+def test_a_bench_under_load_alone_does_not_claim_one_call_after_another(tmp_path: Path) -> None:
+    for rows, words in (((LOADED,), "Calls that arrive by a schedule, batch"), ((GPU, LOADED), "One call after another, batch")):
+        write_json(tmp_path / "latency.json", LatencyReport(rows).to_json())
+        assert f"<p>{words}" in write_latency_page(tmp_path).read_text(encoding="utf-8")

@@ -124,6 +124,16 @@ class LatencyReport:
     idle_power_source: str = ""
     skipped: tuple[str, ...] = ()  # "FILE on DEVICE: why", of combinations that were not measured
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the rows were measured with; values that differ between rows are all named: versions of several runtimes, say."""
+        found: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            for key, value in row.environment.items():
+                if key not in ("backend", "provider", "nodes"):  # of one row, and told there
+                    found.setdefault(key, {})[value] = None
+        return {**self.machine, **{key: " / ".join(values) for key, values in found.items()}}
+
     def to_json(self) -> dict[str, Any]:
         """JSON form, with its schema number."""
         own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "rows"}

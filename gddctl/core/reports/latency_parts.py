@@ -146,9 +146,9 @@ class Limit:
     """The best that a short probe reached on the same device with the same threads: a yardstick, not a peak from a data sheet."""
 
     macs_per_s: float | None = None  # of a matrix product
-    arithmetic: str = ""  # "fp32 MatMul 768, ONNX Runtime CPU"
+    arithmetic: str = ""  # "fp32 MatMul 512 on ONNX Runtime cpu, 2 threads"
     bytes_per_s: float | None = None  # read plus written by a copy
-    copy: str = ""  # "2 threads, 256 MB"
+    copy: str = ""  # "64 MB by numpy, 2 threads"
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
