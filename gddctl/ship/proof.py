@@ -39,14 +39,20 @@ def read_parity(path: Path) -> ParityReport:
         raise ArtifactError(f"{path}: not a parity report that this version reads ({error!r})", remedy="judge again") from error
 
 
-def proof_of(artifact: Artifact, reports: list[ParityReport]) -> Proof:
-    """The chain of ``artifact``, up to the student's weights or to the first model of a report.
+def proof_of(artifact: Artifact, reports: list[ParityReport], first_file: str | None) -> Proof:
+    """The chain of ``artifact``, up to the student's weights or to the first file that was made from them.
+
+    Args:
+        artifact: the file.
+        reports: parity reports, of this student and perhaps of others.
+        first_file: SHA-256 of the student's FP32 logits graph; somebody else's network has no bundle above it. Nothing below it is a
+            beginning: an INT8 deploy graph that answers like its INT8 logits may still answer unlike the student.
 
     Raises:
         VerdictError: a rung on the way was judged and failed.
     """
     rungs = [rung for report in reports for rung in report.rungs]
-    tops = {report.rungs[0].reference_sha256 for report in reports if report.rungs} | {artifact.info.weights_sha256}
+    tops = {artifact.info.weights_sha256} | ({first_file} if first_file is not None else set())
     return _climb(artifact.sha256, rungs, tops, frozenset({artifact.sha256}))
 
 

@@ -153,7 +153,7 @@ def _date() -> int:
 
 
 def _proof(cargo: Cargo, item: Artifact, *, allow_unproven: bool) -> Proof:
-    proof = proof_of(item, list(cargo.parity))
+    proof = proof_of(item, list(cargo.parity), cargo.reference.info.parent_sha256)
     if not proof and not allow_unproven:
         home = item.path.parent.parent if item.path.parent.name == "artifacts" else item.path.parent
         raise VerdictError(

@@ -27,7 +27,7 @@ def rung(reference: str, candidate: str, **changes: Any) -> Rung:
 
 def chain(*rungs: Rung) -> tuple[str, ...]:
     deploy: Any = SimpleNamespace(sha256=DEPLOY, info=SimpleNamespace(weights_sha256=STUDENT))
-    return proof_of(deploy, [ParityReport(rungs)] if rungs else []).chain
+    return proof_of(deploy, [ParityReport(rungs)] if rungs else [], FP32).chain
 
 
 def test_up_to_the_students_weights() -> None:
@@ -37,6 +37,11 @@ def test_up_to_the_students_weights() -> None:
 
 def test_somebody_elses_network_starts_at_its_first_file() -> None:
     assert chain(rung(FP32, INT8), rung(INT8, DEPLOY)) == ("d", "c", "b")
+
+
+def test_nothing_below_the_first_file_is_a_beginning() -> None:
+    assert chain(rung(INT8, DEPLOY)) == (), "the deploy graph answers like INT8 logits that nobody compared with the student"
+    assert chain(rung("e" * 64, DEPLOY)) == (), "the first model of the report is another student's"
 
 
 def test_a_link_that_is_missing_proves_nothing() -> None:
@@ -57,5 +62,5 @@ def test_one_failed_rung_anywhere_above_is_a_no(broken: int) -> None:
 def test_emulation_is_handed_down() -> None:
     deploy: Any = SimpleNamespace(sha256=DEPLOY, info=SimpleNamespace(weights_sha256=STUDENT))
     report = ParityReport((rung(STUDENT, FP32), rung(FP32, INT8, emulated=True), rung(INT8, DEPLOY)))
-    assert proof_of(deploy, [report]).emulated
-    assert not proof_of(deploy, [ParityReport((rung(STUDENT, FP32), rung(FP32, INT8), rung(INT8, DEPLOY)))]).emulated
+    assert proof_of(deploy, [report], FP32).emulated
+    assert not proof_of(deploy, [ParityReport((rung(STUDENT, FP32), rung(FP32, INT8), rung(INT8, DEPLOY)))], FP32).emulated
