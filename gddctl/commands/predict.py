@@ -39,7 +39,9 @@ def predict(
     opacity: Annotated[float, typer.Option("--opacity", min=0.0, max=1.0, help="Of the colours in an overlay.")] = 0.55,
     frames: Annotated[int | None, typer.Option("--frames", min=1, help="At most so many frames of each video or camera.")] = None,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse images with more.")] = 100_000_000,
-    stdin_list: Annotated[bool, typer.Option("--stdin-list", help="Read paths of further inputs from standard input, one a line.")] = False,
+    stdin_list: Annotated[
+        bool, typer.Option("--stdin-list", help="Further paths from standard input: one a line, or of find -print0.")
+    ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first input that cannot be read.")] = False,
     force: Force = False,
     json: Json = False,
@@ -112,8 +114,9 @@ def _failures(report: PredictReport, inputs: int) -> str:
 def _listed() -> list[str]:
     if sys.stdin.isatty():
         raise UsageError("--stdin-list: standard input is a terminal, expected paths", remedy="pipe them in, for example from find")
-    lines = sys.stdin.buffer.read().split(b"\n")
-    return [os.fsdecode(line.rstrip(b"\r")) for line in lines]
+    data = sys.stdin.buffer.read()
+    lines = data.split(b"\0") if b"\0" in data else [line.rstrip(b"\r") for line in data.split(b"\n")]
+    return [os.fsdecode(line) for line in lines]
 
 
 def _require_reader(kinds: tuple[str, ...]) -> None:

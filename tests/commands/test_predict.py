@@ -112,6 +112,8 @@ def test_standard_input_and_output(model: Path, images: Path) -> None:
         model, "--stdin-list", "-o", "-", "--output", "json", data=os.fsencode(images / "a.jpg") + b"\n" + os.fsencode(images / "b.png")
     )
     assert [json.loads(row)["name"] for row in listed.stdout.splitlines()] == ["a", "b"]
+    zeros = b"".join(os.fsencode(images / name) + b"\0" for name in ("a.jpg", "b.png"))  # as find -print0 writes them
+    assert piped(model, "--stdin-list", "-o", "-", "--output", "json", data=zeros).stdout == listed.stdout
     assert piped(model, "-", "-o", "-", data=b"").returncode == 5
     bad = piped(model, "-", "-o", "-", data=b"no image")
     assert bad.returncode == 5 and bad.stdout == b"" and b"standard input: not readable as an image" in bad.stderr

@@ -16,6 +16,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".m
 RESULTS = "predictions.jsonl"  # marks a folder of results, which is no folder of images
 _CAMERA = "camera:"
 _HEADERS = 64 << 20  # bytes of metadata that an encoded image may carry
+_SHOWN = 200  # letters of a name that is too long to be one
 _BYTES_PER_PIXEL = 8  # 16 bits in four channels, not compressed at all
 
 
@@ -90,18 +91,22 @@ def find_inputs(
         now: names a camera's results, so that two recordings never meet.
 
     Raises:
-        UsageError: a path that is not there, a folder or glob without images, two inputs whose results would have the same name.
+        UsageError: a path that is not there or cannot be looked at, a folder or glob without images, two inputs whose results would
+            have the same name.
         DataError: standard input gives nothing, or more than ``most_bytes``.
     """
     found: list[Item] = []
-    for word in words:
-        if word == "-":
-            found.append(Piped("stdin", _read(stdin, most_bytes)))
-        elif word.startswith(_CAMERA):
-            found.append(_camera(word, now))
-        else:
-            found += _paths(word, out)
-    found += [_file(Path(line), _below_here(Path(line))) for line in listed if line]
+    try:
+        for word in words:
+            if word == "-":
+                found.append(Piped("stdin", _read(stdin, most_bytes)))
+            elif word.startswith(_CAMERA):
+                found.append(_camera(word, now))
+            else:
+                found += _paths(word, out)
+        found += [_file(Path(line), _kept(Path(line))) for line in listed if line]
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise _out_of_sight(error) from error
     items = tuple(dict.fromkeys(found))
     if not items:
         raise UsageError("nothing to predict", remedy="name images, folders, globs, videos, camera:0, or - for standard input")
@@ -117,6 +122,8 @@ def most_bytes_of(max_pixels: int) -> int:
 def _paths(word: str, out: Path | None) -> list[Item]:
     path = Path(word)
     if path.is_dir():
+        if out is not None and path.resolve() == out.resolve():
+            raise UsageError(f"{shown(path)}: the folder of results itself, which is not searched", remedy="choose another --out")
         items: list[Item] = [Still(_name(file.relative_to(path)), file) for file in _images_in(path, out)]
         if not items:
             raise UsageError(f"{shown(path)}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})", remedy="name another folder")
@@ -125,8 +132,8 @@ def _paths(word: str, out: Path | None) -> list[Item]:
         return [_file(path, PurePath(path.name))]
     root = _fixed_part(path)
     matches = map(Path, glob.glob(word, recursive=True))  # noqa: PTH207 - as shells do: hidden files are not meant
-    files = sorted(match for match in matches if match.is_file())
-    items = [_file(file, file.relative_to(root)) for file in files if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    files = _without_results(sorted(match for match in matches if match.is_file()), root, out)
+    items = [_file(file, _kept(file.relative_to(root))) for file in files if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
     if not items:
         raise UsageError(f"{shown(path)}: no image or video fits ({len(files)} other files do)", remedy="check the pattern; quote it")
     return items
@@ -146,8 +153,8 @@ def _name(relative: PurePath) -> str:
     return relative.with_suffix("").as_posix()
 
 
-def _below_here(path: Path) -> PurePath:
-    """The path as it stands in a list, where its results may keep it: below the working folder."""
+def _kept(path: Path) -> PurePath:
+    """Of a relative path what its results keep: all of it, unless they would lie outside their own folder then."""
     return PurePath(path.name) if path.is_absolute() or ".." in path.parts else path
 
 
@@ -161,12 +168,24 @@ def _fixed_part(pattern: Path) -> Path:
     return Path(*parts)
 
 
+def _without_results(files: list[Path], root: Path, out: Path | None) -> list[Path]:
+    """``files`` below ``root`` that are no results: of this prediction, or of an earlier one that was not named itself."""
+    own = out.resolve() if out is not None else None
+
+    def holds_results(folder: Path) -> bool:
+        below = [folder, *folder.parents][: len(folder.relative_to(root).parts) + 1]
+        return any(each.resolve() == own or (each != root and (each / RESULTS).exists()) for each in below)
+
+    passed_over = {folder for folder in {file.parent for file in files} if holds_results(folder)}
+    return [file for file in files if file.parent not in passed_over]
+
+
 def _images_in(root: Path, out: Path | None) -> Iterator[Path]:
     """Image files below ``root``, sorted; hidden ones, results of earlier predictions and folders met twice are passed over."""
     own = out.resolve() if out is not None else None
     met: set[tuple[int, int]] = set()
     found: list[Path] = []
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=_raise):
         here = Path(folder)
         state = here.stat()
         twice = (state.st_dev, state.st_ino) in met  # a link that leads back
@@ -174,9 +193,21 @@ def _images_in(root: Path, out: Path | None) -> Iterator[Path]:
         if twice or here.resolve() == own or (here != root and (here / RESULTS).exists()):
             folders.clear()
             continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # which of two links to a folder is met first
         found += [here / name for name in files if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES]
     return iter(sorted(file for file in found if file.is_file()))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _out_of_sight(error: OSError) -> UsageError:
+    where = shown(PurePath(os.fsdecode(error.filename or "an input")))
+    return UsageError(
+        f"{where if len(where) <= _SHOWN else where[:_SHOWN] + '...'}: cannot be looked at ({error.strerror or error})",
+        remedy="check its name and its permissions; a glob passes over folders that cannot be searched",
+    )
 
 
 def _camera(word: str, now: str) -> Camera:

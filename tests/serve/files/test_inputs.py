@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -52,6 +53,40 @@ def test_results_of_earlier_predictions_are_no_input(tree: Path) -> None:
     assert names(tree, out=tree / "out") == ["a", "b", "sub/c", "sub/deep/d"]
     assert "out/ids/a" in names(tree)  # it is the name of --out that keeps it away: nothing else marks it yet
     assert names(tree / "old") == ["ids/a"]  # named itself, it is meant
+
+
+def test_a_glob_finds_no_results_either(tree: Path) -> None:
+    for folder in ("out", "old"):
+        (tree / folder / "ids").mkdir(parents=True)
+        (tree / folder / "ids" / "a.png").write_bytes(b"x")
+    (tree / "old" / RESULTS).write_text("{}")
+    assert names(tree / "**" / "*.[pP]*", out=tree / "out") == ["a"]
+    assert "out/ids/a" in names(tree / "**" / "*.png")
+    assert names(tree / "old" / "*" / "*.png") == ["ids/a"]  # named itself, it is meant
+
+
+def test_results_never_leave_their_folder(tree: Path) -> None:
+    assert names(tree / "sub" / "*" / ".." / ".." / ".." / "in" / "b.jpg") == ["b"]
+
+
+def test_the_folder_of_results_is_no_input(tree: Path) -> None:
+    with pytest.raises(UsageError, match="in: the folder of results itself"):
+        names(tree, out=tree.parent / "in")
+
+
+def test_what_cannot_be_looked_at_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"aaa\.\.\.: cannot be looked at \(File name too long\)"):
+        names("a" * 5000)
+    real = os.scandir
+
+    def locked(path: str) -> object:  # tests may run as root, whom no permission keeps out
+        if Path(path).name == "deep":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(UsageError, match=r"deep: cannot be looked at \(Permission denied\)"):  # not passed over in silence
+        names(tree)
 
 
 def test_links_that_lead_back_end_the_search(tree: Path) -> None:
