@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.classes import ClassTable
-from gddctl.prove.overlay import blend, colour_mask
+from gddctl.serve.files.kinds import coloured, overlaid, shares
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,12 @@ class Prediction:
 
     def shares(self) -> dict[str, float]:
         """Share of the pixels, 0..1, by class name; classes that the mask does not show are left out. Largest first."""
-        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
-        named = {name: float(count) / self.mask.size for name, count in zip(self.classes.names, counts, strict=True) if count}
-        return dict(sorted(named.items(), key=lambda item: -item[1]))
+        return shares(self.mask, self.classes)
 
     def colours(self) -> NDArray[np.uint8]:
         """The mask in its classes' colours, (H, W, 3) uint8 RGB."""
-        return colour_mask(self.mask, self.classes.palette)
+        return coloured(self.mask, self.classes)
 
     def overlay(self, *, opacity: float = 0.55) -> NDArray[np.uint8]:
         """The colours over the image, (H, W, 3) uint8 RGB; ``opacity`` of the colours, 0..1."""
-        return blend(self.image, self.mask, self.classes.palette, opacity=opacity)
+        return overlaid(self.image, self.mask, self.classes, opacity)
