@@ -6,6 +6,7 @@ const IGNORED = [0, 0, 0, 0];
 const at = (id) => document.getElementById(id);
 let models = [];
 let shown = null; // {ids, width, height, classes, picture}
+let last = null; // the newest image, chosen, dropped or pasted
 let turn = 0; // the newest request; the answers of older ones are dropped
 
 function say(text, bad = false) {
@@ -31,11 +32,14 @@ async function loadModels() {
   select.replaceChildren(...models.map((model) => new Option(model.name, model.name)));
   if (models.some((model) => model.name === before)) select.value = before;
   at("model-row").hidden = models.length < 2;
-  say(models.every((model) => model.state === "READY") ? "" : "The model is still loading.");
+  if (models.every((model) => model.state === "READY")) return say("");
+  say("The model is still loading.");
+  setTimeout(() => turn || loadModels().catch((error) => say(error.message, true)), 1000);
 }
 
 async function predict(file) {
   if (!file) return;
+  last = file;
   const mine = ++turn;
   try {
     if (!models.length) await loadModels();
@@ -52,7 +56,7 @@ async function predict(file) {
     at("result").hidden = false;
     drawLegend();
     draw();
-    say(`${width} × ${height}, ${seconds.toFixed(2)} s${picture ? "" : "; the browser cannot show this kind of image, so the mask stands alone"}`);
+    say(`${file.name || "image"}: ${width} × ${height}, ${seconds.toFixed(2)} s${picture ? "" : "; the browser cannot show this kind of image, so the mask stands alone"}`);
   } catch (error) {
     if (mine === turn) say(error.message, true);
   }
@@ -113,7 +117,7 @@ function legendRow({ name, color, share }) {
 
 at("file").addEventListener("change", (event) => predict(event.target.files[0]));
 at("opacity").addEventListener("input", draw);
-at("model").addEventListener("change", () => predict(at("file").files[0]));
+at("model").addEventListener("change", () => predict(last));
 at("token").addEventListener("change", () => loadModels().catch((error) => say(error.message, true)));
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => { event.preventDefault(); at("drop").classList.add("over"); });

@@ -77,6 +77,8 @@ def test_a_dropped_image_is_shown_under_its_mask(server: Server, psp: Exported, 
     assert (mixed != shown).any()
     page.locator("#opacity").fill("0")
     assert (canvas_of(page)[:, :, :3] == expected.image).all()  # and the image itself below
+    assert page.inner_text("#status").startswith("scene.png: ")
+    assert page.locator("#file").bounding_box()["width"] <= 1  # it would call a dropped image "no file chosen"
     rows = page.locator("#legend tbody tr").all_inner_texts()
     assert [row.split("\t")[1].strip() for row in rows] == list(expected.shares())
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]  # nothing to scroll sideways on a phone
@@ -94,6 +96,16 @@ def test_another_model_and_a_file_that_is_no_image(server: Server, psp: Exported
     page.set_input_files("#file", {"name": "words.png", "mimeType": "image/png", "buffer": b"words"})
     page.wait_for_selector("#status.bad")
     assert "not readable as an image" in page.inner_text("#status")
+
+
+def test_another_model_is_asked_about_a_dropped_image(server: Server, page: Any, picture: bytes) -> None:
+    page.goto(f"http://{server.address}/")
+    page.wait_for_selector("#model option:nth-child(2)", state="attached")
+    page.evaluate(DROP, [base64.b64encode(picture).decode(), "scene.png"])
+    page.wait_for_selector("#legend tbody tr")
+    with page.expect_response(lambda answer: f"predict/{LOGITS}" in answer.url) as answered:
+        page.select_option("#model", LOGITS)
+    assert answered.value.status == 200
 
 
 def test_the_page_asks_for_the_token(psp: Exported, browser: Any, picture: bytes) -> None:
