@@ -30,6 +30,8 @@ class Doorman:
         """One request."""
         if scope["type"] != "http":
             return
+        if scope["method"] == "HEAD":  # as GET (RFC 9110, 9.3.2): uvicorn, which knows what was asked, leaves the body away
+            scope = {**scope, "method": "GET"}
         visit = _Visit(self._house, scope, receive, send)
         try:
             self._admit(scope)

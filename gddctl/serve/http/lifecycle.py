@@ -84,8 +84,9 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UsageError(f"--host {host}: no such address ({error.strerror or error})", remedy="for example 127.0.0.1") from error
+    except (OSError, UnicodeError) as error:  # the latter: nothing that can be a name
+        reason = error.strerror if isinstance(error, OSError) else "not a host's name"
+        raise UsageError(f"--host {host}: no such address ({reason or error})", remedy="for example 127.0.0.1") from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)

@@ -27,7 +27,7 @@ def model_names(artifacts: Sequence[Path], names: Sequence[str]) -> list[str]:
     """
     if names and len(names) != len(artifacts):
         raise UsageError(f"--name is given {len(names)} times for {len(artifacts)} artifacts", remedy="give one per artifact, or none")
-    found = list(names) or [path.name if path.is_dir() else path.stem for path in (each.resolve() for each in artifacts)]
+    found = list(names) or [_own_name(path) for path in artifacts]
     for name, path in zip(found, artifacts, strict=True):
         if not _NAME.fullmatch(name) or name in _TAKEN:
             raise UsageError(
@@ -37,3 +37,10 @@ def model_names(artifacts: Sequence[Path], names: Sequence[str]) -> list[str]:
             places = ", ".join(str(other) for other, same in zip(artifacts, found, strict=True) if same == name)
             raise UsageError(f"two models would be called '{name}': {places}", remedy="name each with --name, in the same order")
     return found
+
+
+def _own_name(path: Path) -> str:
+    """As it is named here: a link keeps its own name, whatever it leads to."""
+    if not path.is_dir():
+        return path.stem
+    return path.name if path.name not in ("", "..") else path.resolve().name

@@ -202,6 +202,14 @@ def test_binary_data_of_another_length_is_refused(server: Server, known: Known, 
     assert answer.status == 400 and "bytes" in answer.error
 
 
+def test_head_is_get_without_its_body(server: Server) -> None:
+    for path in ("/", "/v2/health/ready", "/models"):
+        head, whole = server.ask("HEAD", path), server.get(path)
+        assert head.status == whole.status == 200 and head.body == b""
+        assert head.headers["content-length"] == whole.headers["content-length"] == str(len(whole.body))
+    assert server.ask("HEAD", "/predict").status == 405
+
+
 def test_answers_tell_no_path_and_no_code(server: Server, psp: Exported) -> None:
     for answer in (server.get("/nowhere"), server.ask("DELETE", "/v2"), server.get("/v2/models/../../etc"), server.get("/predict")):
         assert answer.status in (404, 405) and answer.error
