@@ -139,8 +139,6 @@ def bench(
 
 def _footnotes(output: Output, report: Any) -> None:
     """What the tables must be read with."""
-    from gddctl.prove.regression import ALONE
-
     output.say()
     output.say("; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in report.environment.items()))
     if report.idle_power_w is not None:
@@ -148,8 +146,8 @@ def _footnotes(output: Output, report: Any) -> None:
     for row in report.rows:
         if row.stable is False:
             output.say(f"not shown steady: {row.model} on {row.backend}, batch {row.batch}: warm-up ended by time; longer: --seconds")
-        if row.busy_cpus is not None and row.busy_cpus < ALONE and row.backend.endswith("-cpu"):
-            output.say(f"not alone: {row.model}, batch {row.batch}, had {100 * row.busy_cpus:.0f} % of one CPU; other work had the rest")
+        if row.backend.endswith("-cpu") and (words := _others(row)):
+            output.say(f"not alone: {row.model}, batch {row.batch}, {words}")
     for line in report.skipped:
         output.say(f"left out: {line}")
     if any(row.load is not None and row.load.searched for row in report.rows):
@@ -202,3 +200,14 @@ def _share(text: str) -> float:
     if not 0.0 <= found < 100.0:
         raise UsageError(f"--max-slowdown {text}: expected 0 or more", remedy="for example --max-slowdown 5%")
     return found
+
+
+def _others(row: Any) -> str:
+    """What other work on the machine took from a row on the CPU; empty where that is little."""
+    from gddctl.prove.regression import ALONE, DEPRIVED
+
+    if row.deprived is not None:
+        return f"waited for a CPU {100 * row.deprived:.0f} % of the time that it wanted one" if row.deprived > DEPRIVED else ""
+    if row.busy_cpus is not None and row.busy_cpus < ALONE:
+        return f"had {100 * row.busy_cpus:.0f} % of one CPU; other work had the rest"
+    return ""

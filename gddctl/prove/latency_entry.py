@@ -42,6 +42,7 @@ class Turns:
     parts: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in _STAGES})
     by: str = ""
     cpu_ns: int = 0
+    waiting_ns: int | None = 0  # None: the kernel does not tell
     windows: list[list[tuple[int, int]]] = field(default_factory=list)  # of the timed calls, nanoseconds, per turn
     traces: list[Trace] = field(default_factory=list)
 
@@ -51,6 +52,8 @@ class Turns:
         if "service_ns" in answer:
             self.service.append(np.asarray(answer["service_ns"], dtype=np.float64) / NS_PER_MS)
         self.cpu_ns += answer.get("cpu_ns", 0)
+        waited = answer.get("waiting_ns")
+        self.waiting_ns = None if self.waiting_ns is None or waited is None else self.waiting_ns + waited
         for name, values in answer["parts"].items():
             if name == "by":
                 self.by = values
@@ -64,6 +67,12 @@ class Turns:
         """CPU seconds per second of the timed calls; under load the process sleeps in between, which says nothing."""
         wall = sum(end - start for spans in self.windows for start, end in spans)
         return self.cpu_ns / wall if self.scenario == "one-at-a-time" and wall else None
+
+    @property
+    def waiting_cpus(self) -> float | None:
+        """Seconds that its threads waited for a CPU per second of the timed calls."""
+        wall = sum(end - start for spans in self.windows for start, end in spans)
+        return self.waiting_ns / wall if self.waiting_ns is not None and self.scenario == "one-at-a-time" and wall else None
 
     def split(self, backend: str) -> Split:
         """Where the time goes; on a CPU, computing is the whole call."""
@@ -178,7 +187,8 @@ class Entry:
             environment={**environment, "warm_up": "stable" if self.stable else "ended by time", "measured": self.started},
             scenario=turns.scenario, load=self._load_of(turns) if turns.scenario == "offered-load" else None,
             split=turns.split(said["backend"]), transfers=True if self.on_gpu else None, cuda_graph=self._graph(environment),
-            stable=self.stable, threads=config.threads, busy_cpus=turns.busy_cpus, file=path.name,
+            stable=self.stable, threads=config.threads, busy_cpus=turns.busy_cpus, waiting_cpus=turns.waiting_cpus,
+            file=path.name,
             file_bytes=(path / WEIGHTS_NAME if path.is_dir() else path).stat().st_size,
             verified="" if path.is_dir() else verified_words(info["census"]), weights_sha256=info["weights_sha256"],
             sensed=sensed(turns.traces, turns.windows, images=samples.size * self.case.batch, on_gpu=self.on_gpu, steady=self.stable),

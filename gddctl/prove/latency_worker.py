@@ -27,6 +27,7 @@ from gddctl.prove.load import arrivals, serve_schedule
 from gddctl.prove.predict import mask_of, network_input
 from gddctl.prove.sampling import measure, warm_up
 from gddctl.prove.subject import label_of
+from gddctl.prove.waiting import waiting_ns
 from gddctl.runtime.protocol import Runtime
 from gddctl.runtime.timed import Timed
 
@@ -60,10 +61,11 @@ class Bench:
     def turn(self, samples: int, seconds: float) -> dict[str, Any]:
         """One turn of calls one after another: settle, the calls, then the parts. Nanoseconds."""
         settled = warm_up(self.infer, seconds=SETTLE_SECONDS)
-        start, cpu = perf_counter_ns(), process_time_ns()
+        waited, cpu, start = waiting_ns(), process_time_ns(), perf_counter_ns()
         inference = measure(self.infer, samples=samples, seconds=seconds)
-        window, cpu = [start, perf_counter_ns()], process_time_ns() - cpu
-        answer = {"settle_samples": settled.samples, "inference_ns": inference, "window": window, "cpu_ns": cpu}
+        window, cpu, after = [start, perf_counter_ns()], process_time_ns() - cpu, waiting_ns()
+        waited = None if waited is None or after is None else after - waited
+        answer = {"settle_samples": settled.samples, "inference_ns": inference, "window": window, "cpu_ns": cpu, "waiting_ns": waited}
         return {**answer, "parts": self.parts(samples)}
 
     def load(self, command: dict[str, Any]) -> dict[str, Any]:

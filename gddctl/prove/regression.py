@@ -18,6 +18,7 @@ from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, sma
 
 MOST_ROUNDS = 60  # that a remedy proposes
 ALONE = 0.9  # CPUs that a call on the CPU keeps busy at least when nothing else wants them
+DEPRIVED = 0.1  # share of the CPU time it wanted that others may have before a bench is said not to be alone
 BUSY_CHANGE = 0.1  # of the CPUs a process had, from which times do not compare: it is of the order of what is looked for
 PROBE_NOTE = 0.1  # change of the machine's own matrix product from which it is mentioned
 
@@ -127,10 +128,16 @@ def _differences(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
 def _taken(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
     """Why the two cannot be compared: on a CPU, other work had more of it the one time than the other.
 
-    It is the difference that counts: how many CPUs a runtime with several threads keeps busy when it is alone is its own affair.
+    It is the difference that counts: how many CPUs a runtime with several threads keeps busy when it is alone is its own affair. Where
+    the kernel tells how long its threads waited, a file that keeps fewer of them busy is seen for what it is: slower.
     """
     before, now = old.busy_cpus, new.busy_cpus
     if not new.backend.endswith("-cpu") or not now:
+        return
+    if old.deprived is not None and new.deprived is not None:
+        if abs(new.deprived - old.deprived) > BUSY_CHANGE:
+            shares = f"{100 * old.deprived:.0f} % of the CPU time that this process wanted before, {100 * new.deprived:.0f} % now"
+            yield f"other work had {shares}"
         return
     if not before:  # a report from before this was measured
         if now < ALONE:

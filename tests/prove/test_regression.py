@@ -133,6 +133,19 @@ def test_a_machine_that_others_used_is_no_regression() -> None:
     assert not compare([replace(alone, backend="tensorrt-cuda")], [replace(slower, backend="tensorrt-cuda")])
 
 
+def test_threads_left_idle_are_the_files_own_and_a_cpu_taken_is_not() -> None:
+    """Of two threads one does nothing now: slower, and nobody waited. Partner: the same numbers, but its threads waited."""
+    before = row(busy_cpus=1.9, waiting_cpus=0.02)
+    lazy = row(turns=times(2.0), busy_cpus=1.0, waiting_cpus=0.01)
+    assert compare([before], [lazy]).findings[0].state == "regression"
+    robbed = replace(lazy, waiting_cpus=0.9)
+    assert (
+        "other work had 1 % of the CPU time that this process wanted before, 47 % now"
+        in compare([before], [robbed]).findings[0].incomparable
+    )
+    assert "fewer of its threads" in compare([before], [replace(lazy, waiting_cpus=None)]).findings[0].incomparable, "not measured now"
+
+
 def test_a_new_file_of_the_same_name_is_the_question_itself() -> None:
     assert not compare([row()], [row(turns=times(1.5), sha256="1" * 64)])
 

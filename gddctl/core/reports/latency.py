@@ -51,6 +51,7 @@ class LatencyRow:
     stable: bool | None = None  # whether warm-up ended by the median having settled
     threads: int | None = None
     busy_cpus: float | None = None  # CPU seconds of the process per second of the timed calls; below 1 on a CPU, others had its CPU
+    waiting_cpus: float | None = None  # seconds that its threads were ready and had no CPU, per second of the timed calls
     file: str = ""  # the artifact's file name
     file_bytes: int | None = None
     verified: str = ""  # what the file was found to hold when it was made, by its census: "int8 27 of 28 convolutions"
@@ -71,6 +72,13 @@ class LatencyRow:
         if self.load is not None:
             return self.load.throughput
         return 1000.0 * self.batch / self.mean_ms if self.mean_ms else 0.0
+
+    @property
+    def deprived(self) -> float | None:
+        """Share, 0..1, of the CPU time that the process wanted and others had; None where that was not measured."""
+        if self.busy_cpus is None or self.waiting_cpus is None or not self.busy_cpus + self.waiting_cpus:
+            return None
+        return self.waiting_cpus / (self.busy_cpus + self.waiting_cpus)
 
     @property
     def compute_ms(self) -> float:
