@@ -37,6 +37,7 @@ from gddctl.runtime.describe import read_info
 log = logging.getLogger(__name__)
 
 MAX_IMAGES = 16  # distinct inputs in the cycle; more would only measure memory
+MAX_PIXELS = 100_000_000  # of an image that a user names: every process holds them all, decoded
 IDLE_SECONDS = 2.0  # of idle power, taken only where there is a power sensor
 
 Say = Callable[[str], None]
@@ -130,7 +131,7 @@ def _images(images: Sequence[NDArray[np.uint8]] | None, files: Sequence[Path], m
     if images:
         return images[:MAX_IMAGES]
     if files:
-        return [read_image(path) for path in files[:MAX_IMAGES]]
+        return [read_image(path, max_pixels=MAX_PIXELS) for path in files[:MAX_IMAGES]]
     return [fixed_image(read_info(made.cases[0].path).preprocess.size)]
 
 
