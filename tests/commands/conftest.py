@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,3 +95,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Path) -> Run
     done = call("run", tiny_config, "--out", folder, "--json")
     assert done.code == 0, done.err
     return Run(folder, done)
+
+
+def heed_interrupts() -> None:
+    """For ``preexec_fn``: tests started by a shell in the background inherit an ignored SIGINT, which Python then leaves ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gddctl import __version__
-from tests.commands.conftest import GDDCTL, Cli, Run
+from tests.commands.conftest import GDDCTL, Cli, Run, heed_interrupts
 
 COMMANDS = ("run", "init", "train", "distill", "compare", "eval", "export", "parity", "bench", "doctor", "data check", "data synth")
 
@@ -79,8 +79,7 @@ def test_wrong_words_under_json_are_json(cli: Cli, words: tuple[str, ...]) -> No
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_outside_training_is_said_and_leaves_nothing_half_made(tmp_path: Path, number: signal.Signals) -> None:
     words = [GDDCTL, "data", "synth", str(tmp_path / "many"), "--train", "20000", "--json"]
-    # A test run in the background inherits an ignored SIGINT, which Python then leaves ignored; a user's terminal does not.
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts) as process:  # noqa: PLW1509
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:  # noqa: PLW1509
         while not list(tmp_path.iterdir()):  # it has begun to write
             time.sleep(0.05)
             assert process.poll() is None
@@ -90,10 +89,6 @@ def test_a_stop_outside_training_is_said_and_leaves_nothing_half_made(tmp_path: 
     assert json.loads(out)["kind"] == "Interrupted"
     assert err == "error: interrupted\n"
     assert list(tmp_path.iterdir()) == []
-
-
-def _heed_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from gddctl.data.decode import read_mask
-from tests.commands.conftest import GDDCTL, Cli, Done
+from tests.commands.conftest import GDDCTL, Cli, Done, heed_interrupts
 from tests.commands.test_ladder import DEVICE, without
 from tests.serve.files.conftest import files_in
 
@@ -148,7 +148,14 @@ def test_a_signal_leaves_whole_files_and_130_and_the_next_call_goes_on(
         os.link(tmp_path / "in" / "000.bmp", tmp_path / "in" / f"{index:03d}.bmp")
     out = tmp_path / "out"
     words = [GDDCTL, "predict", str(model), str(tmp_path / "in"), "-o", str(out), "--output", "ids,overlay", "--threads", "1"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD) as child:
+    with subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ONE_THREAD,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509
+    ) as child:
         while child.poll() is None and not (out / "predictions.jsonl").exists():
             time.sleep(0.01)  # until the first image is finished
         child.send_signal(number)
