@@ -7,12 +7,14 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gddctl.core.errors import ArtifactError, RunFailed, UsageError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -96,6 +98,37 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror or error})", remedy="restore the file or make it again") from error
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits; brackets without end
         raise ArtifactError(f"{path}: not readable as JSON ({error})", remedy="restore the file or make it again") from error
+
+
+def read_as(
+    path: Path, parse: Callable[[Any], T], *, what: str = "in the form that this version reads", remedy: str = "make it again"
+) -> T:
+    """A JSON file of ours, parsed.
+
+    Args:
+        path: the file.
+        parse: from JSON; what it raises on JSON of another form becomes an ArtifactError that names the file.
+        what: completes "FILE: not ...".
+        remedy: where its form is wrong.
+
+    Raises:
+        UsageError: there is no such file.
+        ArtifactError: it cannot be read, or not as that.
+    """
+    value = read_json(path)
+    try:
+        return parse(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path}: not {what} ({error!r})", remedy=remedy) from error
+    except ArtifactError as error:  # by somebody who was not told the path
+        if str(path) in error.message:
+            raise
+        raise ArtifactError(f"{path}: {error.message}", remedy=error.remedy) from error
+
+
+def read_optional(path: Path, parse: Callable[[Any], T]) -> T | None:
+    """Like :func:`read_as`; None where there is no such file."""
+    return read_as(path, parse) if path.is_file() else None
 
 
 def _fsync(path: Path) -> None:

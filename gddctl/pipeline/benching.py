@@ -16,7 +16,7 @@ from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.bench import BenchConfig
 from gddctl.core.config.sections import DataConfig
 from gddctl.core.errors import ArtifactError, UsageError
-from gddctl.core.files import read_json, write_json
+from gddctl.core.files import read_as, read_json, write_json
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.workspace import hold
 from gddctl.pipeline.datasets import open_usable
@@ -93,13 +93,8 @@ def read_report(place: Path) -> LatencyReport:
     path = place / REPORT_NAME if place.is_dir() else place
     if not path.is_file():
         raise UsageError(f"{path}: no such file", remedy="make one with: gddctl bench MODEL... --out FOLDER")
-    value, remedy = read_json(path), "measure again with: gddctl bench MODEL... --out FOLDER"
-    try:
-        report = LatencyReport.from_json(value)
-    except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error.message}", remedy=error.remedy) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path}: not a latency report ({error!r})", remedy=remedy) from error
+    remedy = "measure again with: gddctl bench MODEL... --out FOLDER"
+    value, report = read_as(path, lambda value: (value, LatencyReport.from_json(value)), what="a latency report", remedy=remedy)
     if wrong := _wrong(value, report):
         raise ArtifactError(f"{path}: not a latency report ({wrong})", remedy=remedy)
     return report

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gddctl.core.artifact.card import WEIGHTS_NAME
-from gddctl.core.errors import ArtifactError
-from gddctl.core.files import read_json
+from gddctl.core.files import read_as
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import Rung
 
@@ -28,10 +27,7 @@ def latency_near(path: Path) -> LatencyReport | None:
     """
     for folder in (path.resolve().parent, path.resolve().parent.parent):
         if (file := folder / _NAME).is_file():
-            try:
-                return LatencyReport.from_json(read_json(file))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ArtifactError(f"{file}: not in the form that this version reads ({error!r})", remedy="bench again") from error
+            return read_as(file, LatencyReport.from_json, remedy="bench again")
     return None
 
 

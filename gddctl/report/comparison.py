@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gddctl.core.errors import ArtifactError, UsageError
-from gddctl.core.files import read_json, write_text
+from gddctl.core.errors import UsageError
+from gddctl.core.files import read_as, write_text
 from gddctl.core.reports.comparison import COMPARISON_NAME, Comparison
 from gddctl.core.reports.comparison_table import Table, method_table, pair_table
 from gddctl.core.reports.comparison_words import verdicts
@@ -48,10 +48,7 @@ def write_comparison_page(folder: Path) -> Path:
     source = folder / COMPARISON_NAME
     if not source.is_file():
         raise UsageError(f"{source}: no such file", remedy="name the folder of a finished 'gddctl compare'")
-    try:
-        comparison = Comparison.from_json(read_json(source))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{source}: not in the form that this version reads ({error!r})", remedy="make it again") from error
+    comparison = read_as(source, Comparison.from_json)
     path = folder / PAGE_NAME
     name = folder.resolve().name
     made = made_of_folder(folder, "compare", [COMPARISON_NAME])

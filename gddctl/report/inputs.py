@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from gddctl.core.artifact.calibration import RECORD_SCHEMA, CalibrationRecord
 from gddctl.core.artifact.card import WEIGHTS_NAME, Card, is_bundle
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.errors import ArtifactError, UsageError
-from gddctl.core.files import read_json
+from gddctl.core.files import read_optional
 from gddctl.core.reports.comparison import COMPARISON_NAME, Comparison
 from gddctl.core.reports.drift import DRIFTS_NAME, DriftReport, drifts_from_json
 from gddctl.core.reports.evaluation import EvalReport
@@ -71,28 +71,30 @@ def read_run(folder: Path) -> RunFiles:
         raise UsageError(f"{folder}: no such run folder", remedy="name the --out folder of a run")
     cards = {role: read_card(folder / role) for role in ROLES if is_bundle(folder / role)}
     weights = {role: folder / role / WEIGHTS_NAME for role in cards}
-    evaluated = _optional(folder / "eval.json", lambda value: {k: EvalReport.from_json(v) for k, v in value["models"].items()})
+    evaluated = read_optional(folder / "eval.json", lambda value: {k: EvalReport.from_json(v) for k, v in value["models"].items()})
     latency = read_latency(folder / "latency.json")
     config = folder / "config.yaml"
     return RunFiles(
         folder=folder,
         config=config.read_text(encoding="utf-8") if config.is_file() else "",
-        environment=_optional(folder / "env.json", dict) or {},
+        environment=read_optional(folder / "env.json", dict) or {},
         metrics=_metrics(folder / "metrics.jsonl"),
         cards=cards,
         bundle_bytes={role: path.stat().st_size for role, path in weights.items() if path.is_file()},
         scores=evaluated or {},
-        parity=_optional(folder / "parity.json", ParityReport.from_json),
+        parity=read_optional(folder / "parity.json", ParityReport.from_json),
         latency=latency,
         samples=samples_beside(folder, latency),
-        artifacts=_optional(folder / "artifacts" / "manifest.json", lambda value: tuple(value["artifacts"])) or (),
+        artifacts=read_optional(folder / "artifacts" / "manifest.json", lambda value: tuple(value["artifacts"])) or (),
         pictures=tuple(sorted((folder / "pictures").glob("*.png"))),
-        scenes=_optional(folder / "pictures" / PICTURES_NAME, Pictures.from_json),
-        comparison=_optional(folder / COMPARISON_NAME, Comparison.from_json),
-        drifts=_optional(folder / DRIFTS_NAME, drifts_from_json) or (),
-        recoveries=tuple(filter(None, (_optional(path, _recovery) for path in sorted((folder / "artifacts").glob("*-recovery-*.json"))))),
-        calibration=_optional(folder / "artifacts" / "student-calibration.json", _calibration),
-        ledger=_optional(folder / "stages.json", lambda value: dict(value["stages"])) or {},
+        scenes=read_optional(folder / "pictures" / PICTURES_NAME, Pictures.from_json),
+        comparison=read_optional(folder / COMPARISON_NAME, Comparison.from_json),
+        drifts=read_optional(folder / DRIFTS_NAME, drifts_from_json) or (),
+        recoveries=tuple(
+            filter(None, (read_optional(path, _recovery) for path in sorted((folder / "artifacts").glob("*-recovery-*.json"))))
+        ),
+        calibration=read_optional(folder / "artifacts" / "student-calibration.json", _calibration),
+        ledger=read_optional(folder / "stages.json", lambda value: dict(value["stages"])) or {},
     )
 
 
@@ -107,21 +109,7 @@ def _recovery(value: Any) -> tuple[Recovery, Mapping[str, Any]]:
 
 def read_latency(path: Path) -> LatencyReport | None:
     """A latency report of any schema that this version reads; None where there is no such file."""
-    return _optional(path, LatencyReport.from_json)
-
-
-def _optional(path: Path, parse: Callable[[Any], T]) -> T | None:
-    """The parsed file, or None where there is none."""
-    if not path.is_file():
-        return None
-    try:
-        return parse(read_json(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path}: not in the form that this version reads ({error!r})", remedy="make it again") from error
-    except ArtifactError as error:
-        if str(path) in error.message:
-            raise
-        raise ArtifactError(f"{path}: {error.message}", remedy=error.remedy) from error
+    return read_optional(path, LatencyReport.from_json)
 
 
 def _metrics(path: Path) -> tuple[dict[str, Any], ...]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gddctl.core.artifact.calibration import CalibrationRecord
 from gddctl.core.artifact.card import Card, is_bundle
 from gddctl.core.artifact.card_io import read_card, require_plain
 from gddctl.core.artifact.manifest import MANIFEST_NAME, Artifact, listed_files, verify_file
 from gddctl.core.errors import ArtifactError, GddctlError, UsageError
-from gddctl.core.files import read_json
+from gddctl.core.files import read_optional
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport
@@ -95,13 +95,13 @@ def gather(sources: Sequence[Path], *, run: Path | None, parity: Path | None) ->
     reports = [read_parity(parity)] if parity is not None else []
     if (home / PARITY_NAME).is_file():
         reports.append(read_parity(home / PARITY_NAME))
-    scores = _optional(home / "eval.json", lambda value: {k: EvalReport.from_json(v) for k, v in value["models"].items()}) or {}
+    scores = read_optional(home / "eval.json", lambda value: {k: EvalReport.from_json(v) for k, v in value["models"].items()}) or {}
     return Cargo(
         artifacts=chosen,
         reference=_reference(chosen),
         card=card,
         parity=tuple(reports),
-        latency=_optional(home / "latency.json", LatencyReport.from_json),
+        latency=read_optional(home / "latency.json", LatencyReport.from_json),
         scores={report.sha256: report for report in scores.values()},
         calibration=_calibration(chosen),
     )
@@ -216,13 +216,3 @@ def _calibration(artifacts: Sequence[Artifact]) -> CalibrationRecord | None:
         if record.digest in wanted:
             return record
     return None
-
-
-def _optional(path: Path, parse: Callable[[Any], T]) -> T | None:
-    """The parsed file, or None where there is none."""
-    if not path.is_file():
-        return None
-    try:
-        return parse(read_json(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path}: not in the form that this version reads ({error!r})", remedy="make it again") from error

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gddctl.core.artifact.manifest import Artifact
-from gddctl.core.errors import ArtifactError, UsageError, VerdictError
-from gddctl.core.files import read_json
+from gddctl.core.errors import UsageError, VerdictError
+from gddctl.core.files import read_as
 from gddctl.core.reports.parity import ParityReport, Rung
 
 PARITY_NAME = "parity.json"
@@ -33,10 +33,7 @@ def read_parity(path: Path) -> ParityReport:
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such parity report", remedy="make one with: gddctl parity --ladder RUN --json > parity.json")
-    try:
-        return ParityReport.from_json(read_json(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path}: not a parity report that this version reads ({error!r})", remedy="judge again") from error
+    return read_as(path, ParityReport.from_json, what="a parity report that this version reads", remedy="judge again")
 
 
 def proof_of(artifact: Artifact, reports: list[ParityReport], first_file: str | None) -> Proof:

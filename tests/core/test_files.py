@@ -16,7 +16,7 @@ from gddctl.core import files
 from gddctl.core.artifact.manifest import manifest_row, verify_file
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError, RunFailed, UsageError
-from gddctl.core.files import atomic_folder, atomic_path, read_json, write_json, write_text
+from gddctl.core.files import atomic_folder, atomic_path, read_as, read_json, read_optional, write_json, write_text
 from gddctl.core.workspace import claim, differing_keys, hold
 
 
@@ -235,3 +235,22 @@ def test_a_run_that_was_refused_at_once_does_not_keep_its_folder(tmp_path: Path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UsageError, match="skip_bad"):
         claim(tmp_path, digest="c", settings={"skip_bad": 2}, force=False)
+
+
+def test_json_of_another_form_names_its_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"a": 1}')
+    assert read_as(path, lambda value: value["a"]) == 1 == read_optional(path, lambda value: value["a"])
+    assert read_optional(tmp_path / "none.json", dict) is None
+    with pytest.raises(UsageError, match="no such file"):
+        read_as(tmp_path / "none.json", dict)
+    with pytest.raises(ArtifactError, match=r"x\.json: not a report \(KeyError\('b'\)\); judge again"):
+        read_as(path, lambda value: value["b"], what="a report", remedy="judge again")
+    for told in ("of schema 9", f"{path}: of schema 9"):
+
+        def refuse(value: object, told: str = told) -> None:
+            raise ArtifactError(told, remedy="update")
+
+        with pytest.raises(ArtifactError) as found:
+            read_as(path, refuse)
+        assert str(found.value) == f"{path}: of schema 9; update"

@@ -58,7 +58,7 @@ def drawn(traces: Sequence[Trace], windows: Sequence[Sequence[Window]], source: 
     joules, nanoseconds, kind = 0.0, 0, "counter"
     for trace, inside in zip(traces, windows, strict=True):
         by_counter = all(source in reading.energy_j for reading in trace.readings)
-        kind = "counter" if by_counter else "power"
+        kind = kind if by_counter else "power"  # one turn by power makes the whole no better
         values = [(reading.energy_j if by_counter else reading.power_w).get(source) for reading in trace.readings]
         known = [(moment, value) for moment, value in zip(trace.moments, values, strict=True) if value is not None]
         moments = np.array([moment for moment, _ in known], dtype=np.int64)
