@@ -41,6 +41,14 @@ def test_turns_add_up_and_what_lies_between_does_not_count() -> None:
     assert found is not None and found.joules == pytest.approx(20.0) and found.seconds == pytest.approx(4.0)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_turn_by_power_makes_the_whole_by_power(order: int) -> None:
+    by_power = trace(*[Reading(power_w={"x": 5.0}) for _ in range(3)])
+    by_counter = trace(*[Reading(energy_j={"x": 5.0 * index}) for index in range(3)])
+    found = drawn([by_power, by_counter][::order], [at(0, 2), at(0, 2)], "x")
+    assert found is not None and found.by == "power" and found.joules == pytest.approx(20.0)
+
+
 def test_a_window_that_was_not_watched_is_not_guessed() -> None:
     turn = trace(*[Reading(power_w={"x": 5.0}) for _ in range(3)])
     assert drawn([turn], [at(1, 2.5)], "x") is None
