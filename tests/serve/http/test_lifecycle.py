@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from gddctl.serve.http.lifecycle import bind
 from gddctl.serve.http.names import model_names
 from tests.commands.conftest import call
 from tests.conftest import Exported
-from tests.serve.http.conftest import BUSY, DEPLOY, MINUTE, Known, Server, binary_request, running
+from tests.serve.http.conftest import BUSY, DEPLOY, MINUTE, Answer, Known, Server, binary_request, running
 
 PATH = f"/v2/models/{DEPLOY}/infer"
 BLOCKED = """
@@ -225,18 +225,25 @@ def test_an_open_address_without_a_token_is_warned_about(psp: Exported) -> None:
         assert "without a token" not in server.log
 
 
-def long_request(server: Server, slow_batch: Any, pool: ThreadPoolExecutor) -> Any:
+def long_requests(server: Server, slow_batch: Any, pool: ThreadPoolExecutor, count: int) -> list[Future[Answer]]:
+    """So many requests that the server has let in, all of them."""
     body, headers = binary_request(slow_batch)
-    answer = pool.submit(server.ask, "POST", PATH, body, headers)
-    server.wait(lambda: server.metric("gddctl_held_bytes") >= len(body), "it is in flight")
-    return answer
+    answers = [pool.submit(server.ask, "POST", PATH, body, headers) for _ in range(count)]
+
+    def all_in() -> bool:
+        # Asked first: what ends between the two questions is then missed once, never counted twice.
+        answered = server.metric("gddctl_requests_total", route="/v2/models/{model}/infer")
+        return answered + server.metric("gddctl_in_flight") - 1 >= count  # the question itself is in flight
+
+    server.wait(all_in, f"{count} requests are in flight")
+    return answers
 
 
 def test_sigterm_finishes_what_is_in_flight_and_refuses_what_is_new(psp: Exported, known: Known, slow_batch: Any) -> None:
     body, headers = binary_request(known.images[:1])
     with running(psp.int8_deploy.path, "--name", DEPLOY, "--max-batch", str(BUSY)) as server, ThreadPoolExecutor(4) as pool:
         server.wait_ready()
-        answers = [long_request(server, slow_batch, pool) for _ in range(3)]
+        answers = long_requests(server, slow_batch, pool, 3)
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: server.get("/v2/health/ready").status == 503, "no longer ready")
         late = server.ask("POST", PATH, body, headers)
@@ -258,7 +265,7 @@ def test_an_interrupt_drains_too_and_a_second_one_does_not_wait(psp: Exported, s
         assert server.end(signal.SIGINT) == 130
     with running(*words) as server, ThreadPoolExecutor(8) as pool:
         server.wait_ready()
-        answers = [long_request(server, slow_batch, pool) for _ in range(6)]
+        answers = long_requests(server, slow_batch, pool, 6)
         server.process.send_signal(signal.SIGINT)
         server.wait(lambda: server.get("/v2/health/ready").status == 503, "draining")
         server.process.send_signal(signal.SIGINT)
@@ -271,6 +278,5 @@ def test_draining_has_an_end(psp: Exported, slow_batch: Any) -> None:
     words: list[str | Path] = [psp.int8_deploy.path, "--name", DEPLOY, "--max-batch", str(BUSY), "--drain-seconds", "0"]
     with running(*words) as server, ThreadPoolExecutor(8) as pool:
         server.wait_ready()
-        for _ in range(6):
-            long_request(server, slow_batch, pool)
+        long_requests(server, slow_batch, pool, 6)
         assert server.end() == 130 and "--drain-seconds" in server.log
