@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gddctl.commands.output import Json, Output, Quiet, Verbose
 from gddctl.core.errors import EnvironmentMissing, UsageError, VerdictError
+
+if TYPE_CHECKING:
+    from gddctl.core.reports.latency import LatencyReport, LatencyRow
+    from gddctl.core.reports.regression import Regression
 
 ROUNDS = 16  # with which --compare finds what it should, see decision 0022; settings of a run keep their own number
 
@@ -77,14 +81,13 @@ def bench(
     """Measure latency where it runs: warm-up until stable, turns, percentiles, the split, sensors, raw samples kept."""
     output = Output(json=json, verbose=verbose, quiet=quiet)
     from gddctl.commands.bench_progress import BenchProgress
-    from gddctl.commands.bench_table import comparison, tables
+    from gddctl.commands.bench_table import tables
     from gddctl.core.config.bench import BenchConfig
     from gddctl.core.config.load import parse
     from gddctl.core.invocation import command_line
-    from gddctl.core.reports.regression import TEST
     from gddctl.pipeline.benching import bench_paths, read_report
     from gddctl.prove.bench_plan import parse_subject, plan
-    from gddctl.prove.regression import regression, require_power
+    from gddctl.prove.regression import require_power
 
     settings: dict[str, Any] = {
         "threads": threads, "batch": _integers("--batch", batch), "samples": samples, "seconds": seconds, "rounds": rounds,
@@ -115,29 +118,42 @@ def bench(
     _footnotes(output, report)
     if out is not None:
         _page(output, out)
-    result = report.to_json()
-    compared = None
-    if old is not None:
-        compared = regression(old, report, max_slowdown=allowed, against=f"{compare}{f' of {old.started}' if old.started else ''}")
-        output.say(f"\nagainst {compared.against}; {TEST}; allowed: {100 * allowed:g} % slower")
-        output.table(*comparison(compared))
-        for finding in compared.findings:
-            for words in (finding.incomparable, *finding.notes):
-                if words:
-                    output.say(f"{finding.row}: {words}")
-        result |= {"comparison": compared.to_json()}
+    compared = None if old is None else _compared(output, old, report, allowed, compare)
+    result = report.to_json() | ({} if compared is None else {"comparison": compared.to_json()})
     output.done(result, following=f"gddctl eval {subjects[0].path}")
-    if compared is not None and compared.regressions:
+    if compared is not None:
+        _judge(compared, allowed, compare)
+
+
+def _compared(output: Output, old: LatencyReport, new: LatencyReport, allowed: float, path: Path | None) -> Regression:
+    """Every row against its like in the older report, told as a table."""
+    from gddctl.commands.bench_table import comparison
+    from gddctl.core.reports.regression import TEST
+    from gddctl.prove.regression import regression
+
+    compared = regression(old, new, max_slowdown=allowed, against=f"{path}{f' of {old.started}' if old.started else ''}")
+    output.say(f"\nagainst {compared.against}; {TEST}; allowed: {100 * allowed:g} % slower")
+    output.table(*comparison(compared))
+    for finding in compared.findings:
+        for words in (finding.incomparable, *finding.notes):
+            if words:
+                output.say(f"{finding.row}: {words}")
+    return compared
+
+
+def _judge(compared: Regression, allowed: float, path: Path | None) -> None:
+    """Leave with 3 where a row is slower, with 2 where nothing was compared."""
+    if compared.regressions:
         worst = max(compared.regressions, key=lambda finding: finding.ratio or 0.0)
         raise VerdictError(
-            f"{len(compared.regressions)} of {compared.compared} rows slower than in {compare} by more than {100 * allowed:g} %, "
+            f"{len(compared.regressions)} of {compared.compared} rows slower than in {path} by more than {100 * allowed:g} %, "
             f"most of all {worst.row}: {worst.ratio:.2f} times (p {worst.p_slower:.2g})"
         )
-    if compared is not None and not compared.compared:
-        raise UsageError(f"{compare}: none of its rows can be compared with this bench", remedy="the reasons stand above")
+    if not compared.compared:
+        raise UsageError(f"{path}: none of its rows can be compared with this bench", remedy="the reasons stand above")
 
 
-def _footnotes(output: Output, report: Any) -> None:
+def _footnotes(output: Output, report: LatencyReport) -> None:
     """What the tables must be read with."""
     output.say()
     output.say("; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in report.environment.items()))
@@ -202,7 +218,7 @@ def _share(text: str) -> float:
     return found
 
 
-def _others(row: Any) -> str:
+def _others(row: LatencyRow) -> str:
     """What other work on the machine took from a row on the CPU; empty where that is little."""
     from gddctl.prove.regression import ALONE, DEPRIVED
 

@@ -16,6 +16,7 @@ from gddctl.core.classes import ClassTable
 from gddctl.core.config.methods import NoMethod
 from gddctl.core.config.sections import TrainConfig
 from gddctl.data.augment import TrainAugment
+from gddctl.data.dataset import SegDataset
 from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
 from gddctl.distill.cache import PairCache, memory_budget
@@ -115,14 +116,8 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation, note: Call
     if train.compile:
         compile_network(student)
     wrapped, wrapped_optimizer = fabric.setup(module, optimizer, move_to_device=False)
-    budget = memory_budget(local_processes()) if job.data.cache == "ram" else 0
-    spec = job.data.preprocess
-    usable = Subset(training, preparation.train)
-    cache = PairCache(len(usable), spec.size, budget) if budget else None
-    augment = TrainAugment(train.crop, train.scale, train.flip, train.color)
-    pairs = TrainPairs(usable, spec, augment, job.seed, cache)
-    plan = Plan(job.seed, len(usable), train.batch_size, fabric.global_rank, fabric.world_size)
-    share = train.batch_size // fabric.world_size
+    keyed = opened is not None and job.cache_teacher != "none"
+    batches, validator = _data(job, fabric, preparation, (training, validation), keyed=keyed)
     return Parts(
         student=student,
         quantised=quantised,
@@ -132,21 +127,37 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation, note: Call
         optimizer=wrapped_optimizer,
         schedule=PolySchedule(train.lr, train.iterations, train.poly_power, train.min_lr, train.warmup),
         average=WeightAverage(student, train.ema) if train.ema is not None else None,
-        batches=Batches(pairs, plan, spec, train.workers, device, keyed=opened is not None and job.cache_teacher != "none"),
-        validator=Validator(
-            Subset(validation, preparation.val),
-            spec,
-            batch=share,
-            threads=train.workers,
-            device=device,
-            budget=budget // 2,
-            rank=fabric.global_rank,
-            world=fabric.world_size,
-            noising=labels_noised(job, len(classes), training=False),
-        ),
+        batches=batches,
+        validator=validator,
         classes=classes,
         init_sha256=init_sha256,
     )
+
+
+def _data(
+    job: TrainJob, fabric: Fabric, preparation: Preparation, sets: tuple[SegDataset, SegDataset], *, keyed: bool
+) -> tuple[Batches, Validator]:
+    """What this process trains on and is validated on, of the training and validation ``sets``."""
+    train, spec, device = job.train, job.data.preprocess, fabric.device
+    training, validation = sets
+    budget = memory_budget(local_processes()) if job.data.cache == "ram" else 0
+    usable = Subset(training, preparation.train)
+    cache = PairCache(len(usable), spec.size, budget) if budget else None
+    augment = TrainAugment(train.crop, train.scale, train.flip, train.color)
+    pairs = TrainPairs(usable, spec, augment, job.seed, cache)
+    plan = Plan(job.seed, len(usable), train.batch_size, fabric.global_rank, fabric.world_size)
+    validator = Validator(
+        Subset(validation, preparation.val),
+        spec,
+        batch=train.batch_size // fabric.world_size,
+        threads=train.workers,
+        device=device,
+        budget=budget // 2,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        noising=labels_noised(job, len(training.classes), training=False),
+    )
+    return Batches(pairs, plan, spec, train.workers, device, keyed=keyed), validator
 
 
 def _teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> Opened | None:
