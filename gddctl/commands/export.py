@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,6 @@ from gddctl.commands.output import Json, Output, Quiet, Verbose, percent
 
 if TYPE_CHECKING:
     from gddctl.core.artifact.manifest import Artifact
-    from gddctl.core.config.sections import ExportConfig
     from gddctl.core.reports.recovery import Recovery
     from gddctl.pipeline.exporting import Made
 
@@ -58,35 +57,37 @@ def export(
     precision: Annotated[
         list[ExportPrecision] | None,
         typer.Option(
-            "--precision", help="Repeatable. Default: fp32 and int8; with --trt fp16 and int8. The fp32 they are made from is always there."
+            "--precision",
+            help="Repeatable. Default: its run's, else fp32 and int8; with --trt fp16 and int8. The fp32 is always there.",
         ),
     ] = None,
     target: Annotated[
-        list[ExportTarget] | None, typer.Option("--target", help="Of the int8 files. Repeatable. Default: ort-cpu; with --trt tensorrt.")
+        list[ExportTarget] | None,
+        typer.Option("--target", help="Of the int8 files. Repeatable. Default: its run's, else ort-cpu; with --trt tensorrt."),
     ] = None,
     trt: Annotated[bool, typer.Option("--trt", help="Also build TensorRT engines, on the machine they will run on.")] = False,
     builder: Annotated[
-        BuilderName, typer.Option("--builder", help="auto: TensorRT where it is installed, else TensorRT-RTX.")
-    ] = BuilderName.auto,
-    batch: Annotated[tuple[int, int, int], typer.Option("--batch", metavar="MIN OPT MAX", help="Batch sizes of the engines' profile.")] = (
-        1,
-        1,
-        8,
-    ),
+        BuilderName | None, typer.Option("--builder", help="Default auto: TensorRT where it is installed, else TensorRT-RTX.")
+    ] = None,
+    batch: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option("--batch", metavar="MIN OPT MAX", help="Batch sizes of the engines' profile. Default: 1 1 8."),
+    ] = None,
     workspace: Annotated[
-        int, typer.Option("--workspace", min=1, metavar="MB", help="Most scratch memory a layer of an engine may take.")
-    ] = 1024,
+        int | None,
+        typer.Option("--workspace", min=1, metavar="MB", help="Most scratch memory a layer of an engine may take. Default: 1024."),
+    ] = None,
     calibrate: Annotated[
-        CalibrateName, typer.Option("--calibrate", help="auto: try all, keep the best on held-out training images.")
-    ] = CalibrateName.auto,
-    images: Annotated[int, typer.Option("--images", min=1, help="Calibration images, from the train split.")] = 128,
+        CalibrateName | None, typer.Option("--calibrate", help="Default auto: try all, keep the best on held-out training images.")
+    ] = None,
+    images: Annotated[int | None, typer.Option("--images", min=1, help="Calibration images, from the train split. Default: 128.")] = None,
     recover: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--recover/--no-recover",
-            help="Where the int8 gate fails on held-out training images, leave the worst blocks in high precision.",
+            help="Where the int8 gate fails on held-out training images, leave the worst blocks in high precision. Default: yes.",
         ),
-    ] = True,
+    ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Also quantise one block at a time and print what each costs.")
     ] = False,
@@ -96,40 +97,28 @@ def export(
     ] = None,
     data: Data = None,
     layout: LayoutFlag = None,
-    opset: Annotated[int, typer.Option("--opset", min=18, max=22)] = 20,
+    opset: Annotated[int | None, typer.Option("--opset", min=18, max=22, help="Default: 20.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Default: artifacts/ beside the bundle; beside an .onnx file.")] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write ONNX files and engines; a failed export leaves nothing behind. Leaves with 3 when INT8 cannot keep its gate."""
+    """Write ONNX files and engines; a failed export leaves nothing behind. Leaves with 3 when INT8 cannot keep its gate.
+
+    What no flag says is as in the settings of the run that the student lies in, where it lies in one.
+    """
     output = Output(json=json, verbose=verbose, quiet=quiet)
-    from gddctl.core.config.load import parse
-    from gddctl.core.config.sections import ExportConfig
     from gddctl.core.errors import UsageError, VerdictError
-    from gddctl.pipeline.exporting import Order, build_one, export_bundle, export_file
-    from gddctl.pipeline.gate_file import read_gates
+    from gddctl.pipeline.export_settings import Asked, order_for
+    from gddctl.pipeline.exporting import build_one, export_bundle, export_file
     from gddctl.runtime.describe import require_model
 
     require_model(source)
-    targets = [item.value for item in target or ()] or (["tensorrt"] if trt else ["ort-cpu"])
-    settings: dict[str, Any] = {
-        "precisions": list(dict.fromkeys(item.value for item in precision or ())) or (["fp16", "int8"] if trt else ["fp32", "int8"]),
-        "targets": list(dict.fromkeys([*targets, *(["tensorrt"] if trt else [])])),
-        "opset": opset,
-        "calibration": {"images": images, "method": calibrate.value},
-        "recover": recover,
-        "engines": trt,
-        "engine": {
-            "builder": builder.value,
-            "min_batch": batch[0],
-            "opt_batch": batch[1],
-            "max_batch": batch[2],
-            "workspace_mb": workspace,
-        },
-    }
-    config = parse(ExportConfig, settings, place="export")
-    order = Order(config, read_gates(gates), sensitivity)
+    asked = Asked(
+        precisions=precision, targets=target, opset=opset, images=images, method=calibrate, recover=recover, engines=trt,
+        builder=builder, batch=batch, workspace_mb=workspace, gates=gates, sensitivity=sensitivity,
+    )  # fmt: skip
+    order = order_for(source, asked)
     if source.is_dir():
         if card is not None:
             raise UsageError("--card describes an ONNX file from elsewhere; a bundle has its own", remedy="leave --card out")
@@ -138,7 +127,7 @@ def export(
     else:
         folder = out or source.resolve().parent
         if trt and precision is None and card is None:
-            made = build_one(source, folder, config)
+            made = build_one(source, folder, order.config)
         else:
             made = export_file(source, folder, order, card=card, data=data, layout=layout)
     _tell(output, folder, made)
@@ -148,7 +137,7 @@ def export(
         "recoveries": [recovery.to_json() for recovery in made.recoveries],
         "notes": list(made.notes),
     }
-    output.done(result, following=_following(source, made, config))
+    output.done(result, following=_following(source, made))
     if made.failures:
         raise VerdictError("; ".join(made.failures))
 
@@ -197,7 +186,7 @@ def _db(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.1f}"
 
 
-def _following(source: Path, made: Made, config: ExportConfig) -> str | None:
+def _following(source: Path, made: Made) -> str:
     """Parity of the lowest precision, against what it was made from."""
     candidate = next((item for item in reversed(made.artifacts) if item.format == "engine"), None)
     candidate = candidate or next((item for item in made.artifacts if item.info.precision == "int8"), made.artifacts[-1])

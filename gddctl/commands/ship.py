@@ -15,7 +15,8 @@ def ship(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="BUNDLE|ARTIFACT...", help="A bundle: every deploy graph and engine exported from it. Or files of one student."
+            metavar="BUNDLE|ARTIFACT...",
+            help="A bundle: every deploy graph and engine exported from it that is proven. Or files of one student.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The release folder; a new one.")],
@@ -46,8 +47,11 @@ def ship(
     from gddctl.ship.gather import gather
     from gddctl.ship.release import Wishes
     from gddctl.ship.release import ship as pack
+    from gddctl.ship.unproven import without_unproven
 
     cargo = gather(sources, run=run, parity=parity)
+    everything = sources[0].is_dir() and not allow_unproven  # nobody named these files one by one
+    cargo, behind = without_unproven(cargo) if everything else (cargo, ())
     release = pack(cargo, out, Wishes(golden=golden, key=sign, allow_unproven=allow_unproven, force=force))
     rows = [
         [row.file, row.precision, row.target, percent(row.expect.measured), percent(row.expect.min_agreement), "yes" if row.proof else "NO"]
@@ -55,4 +59,7 @@ def ship(
     ]
     output.table([f"in {out}", "holds", "for", "golden %", "at least", "proven"], rows)
     output.say(f"{len(release.files)} files, {sum(row.bytes for row in release.files) / 1e6:.1f} MB")
-    output.done({"folder": str(out), **release.model_dump(mode="json")}, following=f"gddctl verify {shlex.quote(str(out))}")
+    output.done(
+        {"folder": str(out), "left_out": [item.path.name for item in behind], **release.model_dump(mode="json")},
+        following=f"gddctl verify {shlex.quote(str(out))}",
+    )

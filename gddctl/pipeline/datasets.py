@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from gddctl.core.artifact.card import is_bundle
 from gddctl.core.artifact.card_io import read_card
-from gddctl.core.config.load import load_config, parse
+from gddctl.core.config.load import parse
 from gddctl.core.config.sections import DataConfig, SyntheticConfig
 from gddctl.core.errors import UsageError
 from gddctl.core.preprocess import PreprocessSpec
-from gddctl.core.workspace import is_run
 from gddctl.data.dataset import SegDataset
 from gddctl.data.detect import detect_layout
 from gddctl.data.open import open_dataset
+from gddctl.pipeline.folder import settings_of
 
 if TYPE_CHECKING:
     from gddctl.data.check.report import CheckReport
@@ -92,6 +92,5 @@ def _checked(config: DataConfig) -> CheckReport:
 def _recorded(model: Path) -> DataConfig | None:
     if is_bundle(model):
         return read_card(model).data
-    home = model.resolve().parent.parent
-    # Any folder may hold a config.yaml; only beside run.json is it the settings of a run.
-    return load_config(home / "config.yaml").data if is_run(home) and (home / "config.yaml").is_file() else None
+    settings = settings_of(model.resolve().parent.parent)
+    return settings.data if settings is not None else None

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from gddctl import __version__
-from gddctl.core.config.load import digest_of, to_settings, to_yaml
+from gddctl.core.config.load import digest_of, load_config, to_settings, to_yaml
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.digest import sha256_file, sha256_json
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import read_json, write_json, write_text
 from gddctl.core.invocation import command_line
-from gddctl.core.workspace import claim
+from gddctl.core.workspace import claim, is_run
 
 LEDGER = "stages.json"
 _PACKAGES = (
@@ -38,6 +38,12 @@ def prepare(folder: Path, config: RunConfig, *, force: bool) -> bool:
         write_text(folder / "config.yaml", to_yaml(config))
     write_json(folder / "env.json", environment(folder))
     return goes_on
+
+
+def settings_of(folder: Path) -> RunConfig | None:
+    """The settings of the run in ``folder``; None where no run claimed it, for any folder may hold a config.yaml."""
+    path = folder / "config.yaml"
+    return load_config(path) if is_run(folder) and path.is_file() else None
 
 
 def environment(folder: Path | None = None) -> dict[str, Any]:

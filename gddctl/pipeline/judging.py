@@ -9,14 +9,13 @@ from enum import Enum
 from pathlib import Path
 
 from gddctl.core.artifact.card_io import read_card
-from gddctl.core.config.load import load_config
 from gddctl.core.config.sections import DataConfig, GatesConfig
 from gddctl.core.errors import UsageError
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.core.reports.parity import ParityReport
-from gddctl.core.workspace import is_run
 from gddctl.pipeline.costs import with_costs
 from gddctl.pipeline.datasets import data_of_model, open_usable
+from gddctl.pipeline.folder import settings_of
 from gddctl.pipeline.gate_file import read_gates
 from gddctl.pipeline.judged import Judged
 from gddctl.pipeline.label_teachers import evaluate_teacher, sees_label
@@ -112,10 +111,9 @@ def ladder_of_path(
         ArtifactError: a file is damaged, not what its manifest says, or not made from the others.
     """
     found = find_ladder(place)
-    settings = found.home / "config.yaml"
-    in_run = is_run(found.home) and settings.is_file()
-    limits = load_config(settings).gates if gates is None and in_run else read_gates(gates)
-    model = found.bundle if found.bundle is not None and not in_run else found.model
+    settings = settings_of(found.home)
+    limits = settings.gates if gates is None and settings is not None else read_gates(gates)
+    model = found.bundle if found.bundle is not None and settings is None else found.model
     told = data_of_model(model, found.members[0].info.preprocess, data=data, layout=layout)
     dataset = open_usable(told, split or told.val_split)
     report = climb(found.members, dataset, limits, max_images=images, every_rung=every_rung, progress=counter("parity"))

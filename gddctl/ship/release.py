@@ -20,7 +20,7 @@ from gddctl.core.artifact.engine import read_record, sidecar_path
 from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.artifact.manifest import Artifact
 from gddctl.core.digest import sha256_file
-from gddctl.core.errors import ArtifactError, EnvironmentMissing, UsageError, VerdictError
+from gddctl.core.errors import ArtifactError, EnvironmentMissing, UsageError
 from gddctl.core.files import atomic_folder, write_bytes, write_json, write_text
 from gddctl.core.reports.model_card import model_card
 from gddctl.core.reports.model_facts import FileFacts, Known
@@ -35,6 +35,7 @@ from gddctl.ship.proof import Proof, proof_of
 from gddctl.ship.shipped import Shipped
 from gddctl.ship.sign import require_key, sign
 from gddctl.ship.texts import card_text, licences_text, readme_text
+from gddctl.ship.unproven import nobody_proved
 
 log = logging.getLogger(__name__)
 
@@ -155,11 +156,7 @@ def _date() -> int:
 def _proof(cargo: Cargo, item: Artifact, *, allow_unproven: bool) -> Proof:
     proof = proof_of(item, list(cargo.parity), cargo.reference.info.parent_sha256)
     if not proof and not allow_unproven:
-        home = item.path.parent.parent if item.path.parent.name == "artifacts" else item.path.parent
-        raise VerdictError(
-            f"{item.path}: nobody proved that it answers like its student",
-            remedy=f"prove it: gddctl parity --ladder {home} --json > parity.json, and add --parity parity.json; or add --allow-unproven",
-        )
+        raise nobody_proved([item])
     if not proof:
         log.warning("%s: ships unproven, and its card says so", item.path.name)
     return proof

@@ -46,6 +46,21 @@ def test_every_precision_and_target_from_one_calibration(bundle: Path, cli: Cli,
     assert rows["student-fp16-any.logits.onnx"]["census"]["conv.float"] == 0
 
 
+def test_by_hand_a_student_of_a_run_is_exported_as_the_run_did(tiny_run: Run, cli: Cli, tmp_path: Path) -> None:
+    home = tmp_path / "tiny"
+    shutil.copytree(tiny_run.folder, home)
+    before = {path.name: path.read_bytes() for path in (home / "artifacts").glob("*.onnx")}
+    done = cli("export", home / "student")  # four calibration images and the gate stand in the run's settings
+    assert done.code == 0, done.err
+    assert {path.name: path.read_bytes() for path in (home / "artifacts").glob("*.onnx")} == before
+    done = cli("export", home / "student", "--images", "5", "--json")
+    assert done.code == 0, done.err
+    assert (home / "artifacts" / "student-int8-ort-cpu.logits.onnx").read_bytes() != before["student-int8-ort-cpu.logits.onnx"]
+    (home / "config.yaml").write_text("of: another version")
+    done = cli("export", home / "student", "--precision", "fp16")
+    assert done.code == 0 and "config.yaml: not read, so that the defaults hold" in done.err, done.err
+
+
 def test_an_int8_file_of_another_target_is_refused(bundle: Path, cli: Cli) -> None:
     assert cli("export", bundle, "--precision", "int8", "--target", "tensorrt", "--no-recover", *FEW).code == 0
     done = cli("eval", bundle.parent / "artifacts" / "student-int8-tensorrt.logits.onnx")

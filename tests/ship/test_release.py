@@ -143,6 +143,23 @@ def test_what_nobody_proved_does_not_ship_unless_told(home: Path, tmp_path: Path
     assert ship(elsewhere, tmp_path / "proven", Wishes()).models[0].proof
 
 
+def test_a_bundle_leaves_behind_what_nobody_proved(home: Path, tmp_path: Path) -> None:
+    some = tmp_path / "run"
+    shutil.copytree(home, some)
+    report = json.loads((some / "parity.json").read_text())
+    report["rungs"] = [rung for rung in report["rungs"] if rung["precision"] != "int8"]
+    (some / "parity.json").write_text(json.dumps(report))
+    done = call("ship", some / "student", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "left out" in done.err and "pspnet-int8-ort-cpu.deploy.onnx; prove it: gddctl parity --ladder" in done.err, done.err
+    assert [row.file for row in read_release(tmp_path / "out").models] == ["models/pspnet-fp32-any.deploy.onnx"]
+    assert verify(tmp_path / "out")
+    named = call("ship", some / "artifacts" / "pspnet-int8-ort-cpu.deploy.onnx", "-o", tmp_path / "named")
+    assert named.code == 3 and "nobody proved that it answers" in named.err  # asked for by name: no release without it
+    done = call("ship", some / "student", "-o", tmp_path / "all", "--allow-unproven", "--json")
+    assert done.json["left_out"] == [] and len(done.json["models"]) == 2
+
+
 def test_what_failed_its_gate_never_ships(home: Path, tmp_path: Path) -> None:
     report = json.loads((home / "parity.json").read_text())
     broken = next(rung for rung in report["rungs"] if rung["precision"] == "int8")
