@@ -118,7 +118,7 @@ def export(
         precisions=precision, targets=target, opset=opset, images=images, method=calibrate, recover=recover, engines=trt,
         builder=builder, batch=batch, workspace_mb=workspace, gates=gates, sensitivity=sensitivity,
     )  # fmt: skip
-    order = order_for(source, asked)
+    order = order_for(source if card is None else None, asked)
     if source.is_dir():
         if card is not None:
             raise UsageError("--card describes an ONNX file from elsewhere; a bundle has its own", remedy="leave --card out")

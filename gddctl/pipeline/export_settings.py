@@ -37,8 +37,8 @@ class Asked:
     sensitivity: bool = False
 
 
-def order_for(source: Path, asked: Asked) -> Order:
-    """What to make of the bundle or file at ``source``.
+def order_for(source: Path | None, asked: Asked) -> Order:
+    """What to make of the bundle or file at ``source``; None: of somebody else's, which is in no run of ours.
 
     The same student exported by hand and by its run gives the same files, unless a flag says otherwise: what stands in the run's folder
     was proven and timed, and must not be replaced by something else that goes by the same name.
@@ -47,7 +47,7 @@ def order_for(source: Path, asked: Asked) -> Order:
         UsageError: no such gate file.
         ConfigError: settings that cannot be made, or limits that are none.
     """
-    run = _run_of(source)
+    run = _run_of(source) if source is not None else None
     base = to_settings(run.export if run is not None else ExportConfig())
     config = parse(ExportConfig, merge(base, _settings(asked, base)), place="export")
     gates = run.gates if run is not None and asked.gates is None else read_gates(asked.gates)
