@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-RECORDED = 0.507  # student's mIoU, docs/lab.md
+RECORDED = 0.536  # student's mIoU, docs/lab.md
 FLOOR = RECORDED - 0.10  # another machine, another order of summation, another minute of training
 
 
