@@ -27,9 +27,14 @@ def loop_alpha_bar() -> list[float]:
     return found
 
 
-def pair(kernel: int = 3, latent: int | None = None, seed: int = 0, adapter: bool = True) -> DenoisedPair:
+def pair(kernel: int = 3, latent: int | None = None, seed: int = 0, adapter: bool = True, diffusion: bool = True) -> DenoisedPair:
     torch.manual_seed(seed)
-    return DenoisedPair(5, 6, 3 if kernel == 3 else 1, latent=latent, adapter=adapter, generator=torch.Generator().manual_seed(seed))
+    random = torch.Generator().manual_seed(seed)
+    return DenoisedPair(5, 6, 3 if kernel == 3 else 1, latent=latent, adapter=adapter, diffusion=diffusion, generator=random)
+
+
+def predictor_size(method: DenoisedPair) -> int:
+    return sum(parameter.numel() for parameter in method.predictor.parameters())
 
 
 def maps(seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -94,10 +99,12 @@ def test_the_table_and_the_sums_stay_float32_under_autocast(dtype: torch.dtype) 
     student, teacher = maps()
     with torch.autocast("cpu", dtype=dtype):
         found: Denoised = method(student.to(dtype), teacher.to(dtype))
+        assert method.schedule is not None
         assert method.schedule.noised(teacher.to(dtype), teacher, torch.zeros(3, dtype=torch.int64)).dtype == torch.float32
     assert method.schedule.alpha_bar.dtype == torch.float32
     assert found.refined.dtype == found.target.dtype == found.gamma.dtype == torch.float32
-    assert torch.isfinite(found.refined).all() and torch.isfinite(found.diffusion)
+    assert torch.isfinite(found.refined).all()
+    assert found.diffusion is not None and torch.isfinite(found.diffusion)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
@@ -109,7 +116,7 @@ def test_gamma_is_one_share_per_image(kernel: int) -> None:
 
 def test_the_whole_is_the_equation() -> None:
     method = pair()
-    assert method.adapter is not None
+    assert method.adapter is not None and method.schedule is not None
     method.eval()  # no running statistics move, so that its parts can be asked again
     student, teacher = maps()
     found = method(student, teacher)
@@ -125,6 +132,22 @@ def test_the_whole_is_the_equation() -> None:
         predicted = method.predictor(table.sqrt() * teacher + (1 - table).sqrt() * noise, timesteps)
     torch.testing.assert_close(found.diffusion, (predicted - noise).square().mean())
     assert found.autoencoder is None and torch.equal(found.target, teacher)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_the_control_is_a_projector_of_the_same_size_run_once(kernel: int) -> None:
+    control, whole = pair(kernel, diffusion=False).eval(), pair(kernel)
+    student, teacher = maps()
+    found: Denoised = control(student, teacher)
+    with torch.no_grad():
+        projected = control.predictor(control.trans(student), torch.zeros(3, dtype=torch.int64))
+        torch.testing.assert_close(found.refined, control.proj(projected))
+    assert found.diffusion is None and found.gamma.tolist() == [1, 1, 1]
+    assert predictor_size(control) == predictor_size(whole)
+    again: Denoised = control(student, teacher)
+    assert torch.equal(again.refined, found.refined)  # it draws nothing
+    torch.autograd.backward(mean_squared_error(found.refined, found.target))
+    assert learners(control) == {"trans", "predictor", "proj"}
 
 
 def test_each_loss_teaches_its_own_part() -> None:
@@ -203,7 +226,7 @@ def test_features_are_compared_by_squares_and_logits_by_divergence() -> None:
     torch.manual_seed(7)
     feature: Denoised = method.pairs["head"](student.features["head"], teacher.features["head"])
     logits: Denoised = method.pairs["logits"](student.logits, teacher.logits)
-    assert feature.autoencoder is not None
+    assert feature.autoencoder is not None and feature.diffusion is not None and logits.diffusion is not None
     assert terms == {
         "diffkd.feature": pytest.approx(2 * mean_squared_error(feature.refined, feature.target).item()),
         "diffkd.feature_noise": pytest.approx(0.5 * feature.diffusion.item()),
@@ -217,6 +240,13 @@ def test_features_are_compared_by_squares_and_logits_by_divergence() -> None:
         "diffkd/logits_gamma": pytest.approx(logits.gamma.mean().item()),
         "diffkd/logits_std": pytest.approx(logits.target.std().item()),
     }
+
+
+def test_the_control_has_no_term_for_noise() -> None:
+    method = built(DiffKd(denoiser="projector", adapter=True))
+    terms = method(outputs(5, 0), outputs(6, 1), torch.zeros(2, 8, 12, dtype=torch.int64))
+    assert set(terms) == {"diffkd.feature", "diffkd.logits"}
+    assert method.diagnostics()["diffkd/head_gamma"] == 1
 
 
 @pytest.mark.parametrize(("latent", "channels", "expected"), [("auto", 6, 0), ("auto", 1024, 512), (None, 1024, 0), (16, 6, 16)])

@@ -36,6 +36,7 @@ METHODS = [
     DiffKd(feature=None),
     DiffKd(logits=False, latent=8, feature="stage4"),
     DiffKd(logits_kernel=1, adapter=False),
+    DiffKd(denoiser="projector"),
     Gdd(),
     Gdd(noise="channel"),
     Gdd(noise="none"),
@@ -154,7 +155,9 @@ def draws(method: Method) -> bool:
             return method.noise != "none"
         case Cirkd():
             return method.pixel_weight > 0
-        case Mgd() | DiffKd():
+        case DiffKd():
+            return method.denoiser == "diffusion"
+        case Mgd():
             return True
         case _:
             return False

@@ -105,6 +105,7 @@ class DiffKd(Section):
     diffusion_weight: PositiveFloat = 1.0
     autoencoder_weight: PositiveFloat = 1.0
     adapter: bool = True  # learn how much noise to add; false (ablation): gamma is 1, none is added
+    denoiser: Literal["diffusion", "projector"] = "diffusion"  # projector (control): its layers, run once; no noise, no adapter
 
     @model_validator(mode="after")
     def _compares_something(self) -> DiffKd:

@@ -93,11 +93,11 @@ class Autoencoder(nn.Module):
 
 @dataclass(frozen=True)
 class Denoised:
-    """What comes of one pair of tensors: the refined student, its target without gradient, the losses of the parts, gamma."""
+    """What comes of one pair of tensors: the refined student, its target without gradient, the losses of the parts it has, gamma."""
 
     refined: Tensor
     target: Tensor
-    diffusion: Tensor
+    diffusion: Tensor | None
     autoencoder: Tensor | None
     gamma: Tensor
 
@@ -111,6 +111,8 @@ class DenoisedPair(nn.Module):
         kernel: of predictor and adapter.
         latent: channels of the autoencoder; None: none.
         adapter: learn gamma; else it is 1.
+        diffusion: denoise in steps, and train the predictor on noise; else its layers are a plain projector of the same size,
+            run once on the student's tensor: the control that tells whether the diffusion contributes. Has no adapter.
         generator: draws noise and timesteps, on the tensor's device; None: the device's default one.
     """
 
@@ -122,6 +124,7 @@ class DenoisedPair(nn.Module):
         *,
         latent: int | None = None,
         adapter: bool = True,
+        diffusion: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -129,9 +132,9 @@ class DenoisedPair(nn.Module):
         self.autoencoder = Autoencoder(teacher_channels, latent) if latent is not None else None
         self.trans = nn.Conv2d(student_channels, channels, 1)
         self.predictor = NoisePredictor(channels, kernel)
-        self.adapter = NoiseAdapter(channels, kernel) if adapter else None
+        self.adapter = NoiseAdapter(channels, kernel) if adapter and diffusion else None
         self.proj = nn.Sequential(*_conv_bn(channels, channels))
-        self.schedule = Schedule()
+        self.schedule = Schedule() if diffusion else None
         self.random = generator
 
     def forward(self, student: Tensor, teacher: Tensor) -> Denoised:
@@ -139,15 +142,22 @@ class DenoisedPair(nn.Module):
         teacher = teacher.detach()
         target, reconstruction = self._latent(teacher)
         hidden = self.trans(like(student, teacher)).float()
-        if self.adapter is None:
-            gamma = hidden.new_ones(hidden.shape[0])
-            noisy = hidden
-        else:
+        gamma, denoised = self._denoise(hidden)
+        refined = self.proj(denoised).float()
+        return Denoised(refined, target, self._diffusion(target), reconstruction, gamma)
+
+    def _denoise(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Gamma, and the student's tensor without its noise."""
+        gamma = hidden.new_ones(hidden.shape[0])
+        if self.schedule is None:
+            start = torch.zeros(hidden.shape[0], dtype=torch.int64, device=hidden.device)
+            return gamma, self.predictor(hidden, start)
+        noisy = hidden
+        if self.adapter is not None:
             gamma = self.adapter(hidden)
             share = gamma[:, None, None, None]
             noisy = share * hidden + (1 - share) * self._noise(hidden)
-        refined = self.proj(self.schedule.denoise(noisy, self.predictor)).float()
-        return Denoised(refined, target, self._diffusion(target), reconstruction, gamma)
+        return gamma, self.schedule.denoise(noisy, self.predictor)
 
     def _latent(self, teacher: Tensor) -> tuple[Tensor, Tensor | None]:
         """The target, detached: the encoder learns from reconstruction alone."""
@@ -157,8 +167,10 @@ class DenoisedPair(nn.Module):
         latent = self.autoencoder.encode(teacher)
         return latent.detach().float(), mean_squared_error(self.autoencoder.decode(latent), teacher)
 
-    def _diffusion(self, target: Tensor) -> Tensor:
+    def _diffusion(self, target: Tensor) -> Tensor | None:
         """How well the noise is told in the teacher's own tensor."""
+        if self.schedule is None:
+            return None
         noise = self._noise(target)
         timesteps = torch.randint(0, STEPS, (target.shape[0],), device=target.device, generator=self.random)
         return mean_squared_error(self.predictor(self.schedule.noised(target, noise, timesteps), timesteps), noise)
@@ -187,7 +199,8 @@ class DiffKdDistiller(nn.Module):
             else:
                 name, compared = "diffkd.feature", config.feature_weight * mean_squared_error(found.refined, found.target)
             terms[name] = compared
-            terms[f"{name}_noise"] = config.diffusion_weight * found.diffusion
+            if found.diffusion is not None:
+                terms[f"{name}_noise"] = config.diffusion_weight * found.diffusion
             if found.autoencoder is not None:
                 terms[f"{name}_autoencoder"] = config.autoencoder_weight * found.autoencoder
             self._last[f"diffkd/{place}_gamma"] = found.gamma.detach().mean()
@@ -208,11 +221,12 @@ def build_diffkd(
         ConfigError: see :func:`gddctl.distill.methods.places.channels_at`.
     """
     pairs: dict[str, DenoisedPair] = {}
+    form = {"adapter": config.adapter, "diffusion": config.denoiser == "diffusion"}
     if config.feature is not None:
         own, wanted = channels_at("diffkd", config.feature, student_channels, teacher_channels)
         latent = (LATENT if wanted >= WIDE else None) if config.latent == "auto" else config.latent
-        pairs[config.feature] = DenoisedPair(own, wanted, 3, latent=latent, adapter=config.adapter, generator=generator)
+        pairs[config.feature] = DenoisedPair(own, wanted, 3, latent=latent, **form, generator=generator)
     if config.logits:
         own, wanted = channels_at("diffkd", LOGITS, student_channels, teacher_channels)
-        pairs[LOGITS] = DenoisedPair(own, wanted, config.logits_kernel, adapter=config.adapter, generator=generator)
+        pairs[LOGITS] = DenoisedPair(own, wanted, config.logits_kernel, **form, generator=generator)
     return DiffKdDistiller(config, pairs)
