@@ -20,6 +20,7 @@ from gddctl.data.dataset import SegDataset
 from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
 from gddctl.distill.cache import PairCache, memory_budget
+from gddctl.distill.cautions import synchronised
 from gddctl.distill.class_weights import explicit, inverse_log
 from gddctl.distill.compiling import compile_network, require_compiler, uncompiled
 from gddctl.distill.dual_path import DualPathStep
@@ -106,8 +107,7 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation, note: Call
     weights = _class_weights(train, classes, preparation)
     quantised = fake_quantised(student, job.quantize.target, job.data.preprocess.size, train.crop) if job.quantize is not None else None
     module = _step(job, quantised or student, distiller, weights)
-    if fabric.world_size > 1 and device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]  # in place: the layers are children
+    synchronised(module, fabric.world_size, device.type)
     if train.channels_last:
         module.to(memory_format=torch.channels_last)  # in place
     fabric.to_device(module)  # in place

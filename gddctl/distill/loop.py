@@ -24,7 +24,7 @@ from gddctl.distill.pacing import paced_in
 from gddctl.distill.progress import Reporter, StepReport
 from gddctl.distill.records import Records
 from gddctl.distill.resume import Checkpoints, Position
-from gddctl.distill.seeds import derive
+from gddctl.distill.seeds import step_seed
 from gddctl.distill.snapshot import require_finite, snapshot
 from gddctl.distill.step import set_lr
 from gddctl.distill.stopping import StopRequest
@@ -131,7 +131,7 @@ class Loop:
 
     def _seed(self, step: int) -> None:
         """Every draw of a step (noise, dropout) follows from its number: nothing to save, nothing to restore."""
-        seed = derive(self._job.seed, "step", step, self._fabric.global_rank)
+        seed = step_seed(self._job.seed, step, self._fabric.global_rank)
         torch.default_generator.manual_seed(seed)
         if self._fabric.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -173,8 +173,10 @@ class Loop:
         self._reporter.step(report)
 
     def _diagnostics(self) -> dict[str, float]:
+        """Of the method, but what is not finite: it is read after the update, whose NaN the next step's terms will name."""
         distiller = self._parts.distiller
-        return {} if distiller is None else dict(cast(Distiller, distiller).diagnostics())
+        found = {} if distiller is None else cast(Distiller, distiller).diagnostics()
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def _validation_due(self) -> bool:
         step = self._position.step

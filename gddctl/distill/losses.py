@@ -65,21 +65,32 @@ def pixel_kl(student: Tensor, teacher: Tensor, temperature: float, labelled: Ten
         return mean * temperature**2
 
 
-def squared_error_per_image(student: Tensor, teacher: Tensor) -> Tensor:
+def squared_error_per_image(student: Tensor, teacher: Tensor, labelled: Tensor | None = None) -> Tensor:
     """Sum of squared differences of an image, averaged over the batch. It grows with H, W and C: its weight does not carry over.
 
-    Shape: both (B, C, H, W) -> (). The teacher's side gets no gradient.
+    Shape: both (B, C, H, W), labelled (B, H, W) bool or None -> (). Places that are not labelled add nothing. The teacher's side gets no
+    gradient.
     """
     _same_shape("squared_error_per_image", student, teacher)
     with torch.autocast(student.device.type, enabled=False):
-        return (_wide(student) - _wide(teacher.detach())).square().sum() / student.shape[0]
+        squares = (_wide(student) - _wide(teacher.detach())).square()
+        if labelled is not None:
+            squares = squares.masked_fill(~labelled[:, None], 0.0)
+        return squares.sum() / student.shape[0]
 
 
-def mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean of squared differences. Shape: both the same -> (). The teacher's side gets no gradient."""
+def mean_squared_error(student: Tensor, teacher: Tensor, labelled: Tensor | None = None) -> Tensor:
+    """Mean of squared differences.
+
+    Shape: both the same, labelled (B, H, W) bool or None -> (). With ``labelled``, of maps (B, C, H, W), the mean is over those places, 0
+    where there are none. The teacher's side gets no gradient.
+    """
     _same_shape("mean_squared_error", student, teacher)
     with torch.autocast(student.device.type, enabled=False):
-        return (_wide(student) - _wide(teacher.detach())).square().mean()
+        squares = (_wide(student) - _wide(teacher.detach())).square()
+        if labelled is None:
+            return squares.mean()
+        return squares.masked_fill(~labelled[:, None], 0.0).sum() / (labelled.sum().clamp(min=1) * student.shape[1])
 
 
 def class_correlation(student: Tensor, teacher: Tensor, temperature: float, labelled: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -21,3 +21,8 @@ def derive(*parts: int | str) -> int:
 def epoch_order(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
     """The order of ``images`` samples in ``epoch``: a permutation of 0 .. images-1."""
     return np.random.default_rng(derive(seed, "order", epoch)).permutation(images)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Of all that process ``rank`` draws in a step (noise, masks, dropout): other processes see other images and must draw other noise."""
+    return derive(seed, "step", step, rank)

@@ -19,6 +19,7 @@ from gddctl.data.open import open_dataset
 from gddctl.data.subset import Subset
 from gddctl.distill.allocator import freed_memory_kept
 from gddctl.distill.assemble import assemble
+from gddctl.distill.cautions import cautions
 from gddctl.distill.compiling import explained
 from gddctl.distill.finish import label_warnings, write_bundle
 from gddctl.distill.job import TrainJob
@@ -53,6 +54,8 @@ def _sit(job: TrainJob, fabric: Fabric, reporter: Reporter) -> Path:
     preparation = _prepare(job, fabric, reporter)
     for warning in before(job):
         reporter.note(f"warning: {warning}")
+    for caution in cautions(job, fabric.world_size, fabric.device.type):
+        reporter.note(caution)
     parts = assemble(job, fabric, preparation, reporter.note)
     checkpoints = Checkpoints(job.checkpoints)
     position = Position(conditions=_conditions(fabric))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from gddctl.core.preprocess import PreprocessSpec
 from gddctl.distill.job import TrainJob
 from gddctl.distill.progress import SilentReporter
 from gddctl.distill.run import run_job
+from gddctl.export.onnx_graph import export_logits
 
 MakeJob = Callable[..., TrainJob]
 
@@ -69,6 +71,24 @@ class At(SilentReporter):
     def tick(self, done: int) -> None:
         if done == self._step:
             self._action()
+
+
+class Heard(SilentReporter):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def graph_of(bundle: Path, out: Path) -> list[Any]:
+    """Everything of an exported graph but the numbers in it."""
+    graph = onnx.load(export_logits(bundle, out).path).graph
+    nodes = [(node.op_type, list(node.input), list(node.output), [str(item) for item in node.attribute]) for node in graph.node]
+    weights = sorted((item.name, item.data_type, list(item.dims)) for item in graph.initializer)
+    return [nodes, weights, [str(item) for item in (*graph.input, *graph.output)]]
 
 
 class Crash(Exception):

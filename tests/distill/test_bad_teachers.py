@@ -8,17 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from gddctl.core.artifact.card_io import read_card
+from gddctl.core.artifact.network import stride_of
 from gddctl.core.config.load import load_config
 from gddctl.core.config.methods import Combined, Cwd, Kd
 from gddctl.core.config.sections import NetworkConfig
 from gddctl.core.errors import ConfigError, RunFailed
+from gddctl.distill.cautions import cautions, synchronised
 from gddctl.distill.job import TrainJob
 from gddctl.distill.progress import SilentReporter
 from gddctl.distill.resume import Checkpoints
 from gddctl.distill.run import run_job
 from gddctl.models.checkpoint import load_bundle, save_bundle
-from tests.distill.conftest import At
+from tests.distill.conftest import At, Heard
 
 MakeJob = Callable[..., TrainJob]
 
@@ -34,8 +38,33 @@ def test_a_teacher_of_another_stride_teaches(make_job: MakeJob, tmp_path: Path, 
     network = NetworkConfig(encoder="tu-test_resnet", output_stride=8)  # the teacher's is 32
     fields = {"method": method, "teacher": teacher_bundle, "network": network}
     job = make_job(tmp_path, role="student", job=fields, iterations=1, val_every=1)
-    run_job(job, SilentReporter())
+    heard = Heard()
+    run_job(job, heard)
     assert job.bundle.is_dir()
+    assert "the teacher is of output stride 32, the student of 8: its maps are resized to the teacher's, bilinear" in heard.said
+    same = make_job(tmp_path / "same", role="student", job={"method": Kd(), "teacher": teacher_bundle})
+    assert stride_of(read_card(teacher_bundle).network) == stride_of(same.network)
+    assert not any("stride" in line for line in cautions(same, 1, "cpu"))
+
+
+@pytest.mark.parametrize(("images", "world", "device", "said"), [(8, 1, "cpu", 8), (8, 4, "cpu", 2), (8, 4, "cuda", 8), (3, 1, "cuda", 3)])
+def test_few_images_for_batch_norm_are_said(make_job: MakeJob, tmp_path: Path, images: int, world: int, device: str, said: int) -> None:
+    job = make_job(tmp_path, batch_size=images)
+    expected = f"warning: batch norm sees {said} images at a time; raise train.batch_size to 8 or more for each process"
+    assert cautions(job, world, device) == ((expected,) if said < 4 else ())
+
+
+@pytest.mark.parametrize(("world", "device", "shared"), [(1, "cuda", False), (2, "cpu", False), (2, "cuda", True)])
+def test_statistics_are_shared_where_processes_can(world: int, device: str, shared: bool) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.BatchNorm2d(3)))
+    assert synchronised(module, world, device) == shared
+    assert any(isinstance(layer, nn.SyncBatchNorm) for layer in module.modules()) == shared
+
+
+def test_choosing_weights_on_the_test_split_is_said(make_job: MakeJob, tmp_path: Path) -> None:
+    data = make_job(tmp_path).data.model_copy(update={"val_split": "test"})
+    found = [cautions(make_job(tmp_path, batch_size=8, data=data, job={"keep": keep}), 1, "cpu") for keep in ("best", "last")]
+    assert len(found[0]) == 1 and "that score is no test result" in found[0][0] and found[1] == ()
 
 
 def test_a_method_whose_term_turns_nan_is_named_and_the_last_good_state_stands(

@@ -89,6 +89,23 @@ def test_mgd_is_the_equation() -> None:
     assert values(built(Mgd(logits_weight=0))).keys() == {"mgd"}
 
 
+def test_mgd_leaves_out_unlabelled_places_where_asked_for() -> None:
+    labels = torch.zeros(2, *[4 * side for side in TEACHER.logits.shape[-2:]], dtype=torch.int64)
+    labels[:, :, labels.shape[-1] // 2 :] = 255
+    half = TEACHER.logits.shape[-1] // 2
+    found = []
+    for only in (False, True):
+        for change in (0.0, 1.0):
+            method = built(Mgd(labelled_only=only), generator=torch.Generator().manual_seed(5))
+            spoilt = Outputs(TEACHER.logits.clone(), {name: feature.clone() for name, feature in TEACHER.features.items()})
+            for answer in (spoilt.logits, spoilt.features["stage4"]):
+                answer[..., half:] += change * torch.linspace(0, 1, answer.shape[-1] - half)
+            terms: dict[str, Tensor] = method(STUDENT, spoilt, labels)
+            found.append({name: term.item() for name, term in terms.items()})
+    assert found[2] == found[3] and all(found[0][name] != found[1][name] for name in ("mgd", "mgd.logits"))
+    assert found[2]["mgd"] < found[0]["mgd"]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.75])
 def test_mgd_hides_the_share_of_places_in_all_channels(share: float) -> None:
     method = built(Mgd(masked=share), generator=torch.Generator().manual_seed(0))

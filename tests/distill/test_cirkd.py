@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gddctl.core.config.methods import Cirkd
 from gddctl.distill.class_queues import ClassQueues, random_pixels, region_means
-from gddctl.distill.losses import similarity_kl
-from gddctl.distill.methods.cirkd import CirkdDistiller
+from gddctl.distill.losses import pixel_kl, similarity_kl
+from gddctl.distill.methods.cirkd import CirkdDistiller, cross_image_kl
 from gddctl.models.protocol import Outputs
 
 CLASSES = 3
@@ -124,6 +125,31 @@ def test_the_terms_are_the_equation() -> None:
         keys = queues.sample(per_class, again)  # they are as the step left them: it writes before it compares
         expected = weight * similarity_kl(own, wanted, keys, keys, 0.1)[labels().flatten() != 255].mean()
         torch.testing.assert_close(terms[f"cirkd.{name}"], expected)
+
+
+def test_kd_and_images_are_the_losses_by_their_weights_and_temperatures() -> None:
+    method = distiller(kd_weight=2.0, image_weight=0.5, kd_temperature=3.0, temperature=0.2, pixel_weight=0, region_weight=0)
+    student, teacher = outputs(5), outputs(7, seed=1)
+    terms = method(student, teacher, labels())
+    torch.testing.assert_close(terms["cirkd.kd"], 2 * pixel_kl(student.logits, teacher.logits, 3.0))
+    expected = 0.5 * cross_image_kl(student.features["head"], teacher.features["head"], 0.2)
+    torch.testing.assert_close(terms["cirkd.images"], expected)
+    defaults = distiller()(student, teacher, labels())  # as published: weights 1, temperatures 1 and 0.1
+    torch.testing.assert_close(defaults["cirkd.kd"], pixel_kl(student.logits, teacher.logits, 1.0))
+    torch.testing.assert_close(defaults["cirkd.images"], cross_image_kl(student.features["head"], teacher.features["head"], 0.1))
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_unlabelled_pixels_are_left_out_of_kd_and_images_where_asked_for(pool: bool) -> None:
+    method = distiller(labelled_only=True, pool=pool, pixel_weight=0, region_weight=0)
+    student, teacher = outputs(5), outputs(7, seed=1)
+    terms = method(student, teacher, labels())
+    torch.testing.assert_close(terms["cirkd.kd"], pixel_kl(student.logits, teacher.logits, 1.0, labels() != 255))
+    kept = (labels()[:, ::2, ::2] if pool else labels()) != 255  # nearest neighbour
+    own, wanted = student.features["head"], teacher.features["head"]
+    torch.testing.assert_close(terms["cirkd.images"], cross_image_kl(own, wanted, 0.1, pool=pool, labelled=kept))
+    everywhere = distiller(pool=pool, pixel_weight=0, region_weight=0)(student, teacher, labels())
+    assert all(everywhere[name].item() != terms[name].item() for name in terms)
 
 
 def test_a_term_of_weight_zero_is_left_out_with_all_it_owns() -> None:

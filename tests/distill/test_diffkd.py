@@ -6,15 +6,17 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gddctl.core.config.methods import DiffKd
 from gddctl.distill.diffusion import STRIDE, TIMESTEPS, Schedule
 from gddctl.distill.losses import mean_squared_error, pixel_kl
 from gddctl.distill.methods.build import build_distiller
-from gddctl.distill.methods.diffkd import Denoised, DenoisedPair, DiffKdDistiller, NoisePredictor
+from gddctl.distill.methods.diffkd import Denoised, DenoisedPair, DiffKdDistiller, NoiseAdapter, NoisePredictor
 from gddctl.models.protocol import Outputs
 
+Layer = tuple[int, int, int] | str
 ORACLE = 1e-5  # five float32 steps on values of unit scale
 
 
@@ -40,6 +42,49 @@ def predictor_size(method: DenoisedPair) -> int:
 def maps(seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(3, 5, 4, 6, generator=generator), torch.randn(3, 6, 4, 6, generator=generator)
+
+
+def slow_layers(x: Tensor, module: nn.Module, said: list[Layer]) -> Tensor:
+    """``x`` through the module's weights in their order, by the layers that the method is said to have: convolutions (in, out, kernel),
+    ``"bn"``, ``"relu"``. In float64, batch norm by its running statistics, sums over taps instead of a convolution.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))]
+    for step in said:
+        if step == "relu":
+            x = x.clamp(min=0)
+            continue
+        layer = layers.pop(0)
+        if isinstance(step, str):
+            assert isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None
+            mean, var, weight, bias = (v.double()[:, None, None] for v in (layer.running_mean, layer.running_var, layer.weight, layer.bias))
+            x = (x - mean) / (var + layer.eps).sqrt() * weight + bias
+            continue
+        assert isinstance(layer, nn.Conv2d)
+        inputs, outputs, kernel = step
+        assert (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride) == (inputs, outputs, (kernel, kernel), (1, 1))
+        padded, found = F.pad(x, (kernel // 2,) * 4), x.new_zeros(x.shape[0], outputs, *x.shape[-2:])
+        for dy in range(kernel):
+            for dx in range(kernel):
+                window = padded[:, :, dy : dy + x.shape[-2], dx : dx + x.shape[-1]]
+                found += torch.einsum("bihw,oi->bohw", window, layer.weight[:, :, dy, dx].double())
+        x = found if layer.bias is None else found + layer.bias.double()[:, None, None]
+    assert not layers
+    return x
+
+
+def bottleneck(channels: int, inner: int) -> list[Layer]:
+    return [(channels, inner, 1), "bn", "relu", (inner, inner, 3), "bn", "relu", (inner, channels, 1), "bn"]
+
+
+def unsettled(module: nn.Module) -> nn.Module:
+    """In eval mode, with statistics and affine parameters that are nobody's defaults: a missing batch norm would show."""
+    generator = torch.Generator().manual_seed(11)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None and layer.running_var is not None
+            for value in (layer.running_mean, layer.bias.data, layer.weight.data, layer.running_var):
+                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    return module.eval()
 
 
 def learners(module: nn.Module) -> set[str]:
@@ -178,6 +223,51 @@ def test_the_autoencoder_reconstructs_and_its_latent_is_the_target() -> None:
     torch.testing.assert_close(found.autoencoder, (method.autoencoder.decode(latent) - teacher).square().mean())
 
 
+WIDTH = 64  # 64 // 4 and 64 // 8 are no narrower than a bottleneck may be
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_the_predictor_is_what_it_is_said_to_be(kernel: int) -> None:
+    torch.manual_seed(0)
+    predictor = unsettled(NoisePredictor(WIDTH, 3 if kernel == 3 else 1))
+    assert isinstance(predictor, NoisePredictor)
+    x, timesteps = torch.randn(2, WIDTH, 4, 5), torch.tensor([3, 700])
+    wanted = (x + predictor.time.weight[timesteps][:, :, None, None]).double()
+    if kernel == 3:
+        for block in (0, 1):
+            wanted = wanted + slow_layers(wanted, predictor.layers[block], bottleneck(WIDTH, WIDTH // 4))  # no ReLU after the sum
+        wanted = slow_layers(wanted, predictor.layers[2:], [(WIDTH, WIDTH, 1), "bn"])
+    else:
+        said: list[Layer] = [(WIDTH, 4 * WIDTH, 1), "bn", "relu", (4 * WIDTH, WIDTH, 1), "bn"]
+        wanted = slow_layers(wanted, predictor.layers, [*said, (WIDTH, 4 * WIDTH, 1), "bn", "relu", (4 * WIDTH, WIDTH, 1)])
+    with torch.no_grad():
+        torch.testing.assert_close(predictor(x, timesteps).double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_the_adapter_is_what_it_is_said_to_be(kernel: int) -> None:
+    torch.manual_seed(0)
+    adapter = unsettled(NoiseAdapter(WIDTH, 3 if kernel == 3 else 1))
+    assert isinstance(adapter, NoiseAdapter)
+    x = torch.randn(2, WIDTH, 4, 5)
+    if kernel == 3:
+        decided = x.double() + slow_layers(x.double(), adapter.layers, bottleneck(WIDTH, WIDTH // 8))
+    else:
+        decided = slow_layers(x.double(), adapter.layers, [(WIDTH, 2 * WIDTH, 1), "bn", "relu", (2 * WIDTH, WIDTH, 1), "bn"])
+    two = decided.mean((2, 3)) @ adapter.decide.weight.double().T + adapter.decide.bias.double()
+    wanted = two.exp()[:, 0] / two.exp().sum(1)
+    with torch.no_grad():
+        torch.testing.assert_close(adapter(x).double(), wanted, rtol=1e-4, atol=1e-5)
+    assert (wanted - 0.5).abs().min() > 0.01  # the other of the two shares would differ
+
+
+def test_the_ends_are_single_convolutions() -> None:
+    method = pair(latent=4)
+    assert isinstance(method.trans, nn.Conv2d) and method.trans.bias is not None and method.trans.kernel_size == (1, 1)
+    assert method.autoencoder is not None and [type(layer) for layer in method.autoencoder.encode] == [nn.Conv2d, nn.BatchNorm2d]
+    assert isinstance(method.autoencoder.decode, nn.Conv2d) and [type(layer) for layer in method.proj] == [nn.Conv2d, nn.BatchNorm2d]
+
+
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_the_predictor_hears_the_timestep(kernel: int) -> None:
     torch.manual_seed(0)
@@ -240,6 +330,26 @@ def test_features_are_compared_by_squares_and_logits_by_divergence() -> None:
         "diffkd/logits_gamma": pytest.approx(logits.gamma.mean().item()),
         "diffkd/logits_std": pytest.approx(logits.target.std().item()),
     }
+
+
+def test_unlabelled_places_are_left_out_only_where_asked_for() -> None:
+    labels = torch.zeros(2, 8, 12, dtype=torch.int64)
+    labels[:, :, 6:] = 255
+    found: dict[bool, list[dict[str, float]]] = {}
+    for only in (False, True):
+        method = built(DiffKd(denoiser="projector", labelled_only=only)).eval()
+        for right in (0.0, 5.0):
+            teacher = outputs(6, 1)
+            for answer in (teacher.logits, teacher.features["head"]):
+                answer[..., 3:] += right * torch.linspace(-1, 1, answer.shape[1])[:, None, None]
+            found.setdefault(only, []).append({name: term.item() for name, term in method(outputs(5, 0), teacher, labels).items()})
+    assert found[True][0] == found[True][1] and found[True][0].keys() == found[False][0].keys()
+    assert all(found[False][0][name] != found[False][1][name] for name in found[False][0])
+    method = built(DiffKd(denoiser="projector", labelled_only=True)).eval()
+    teacher = outputs(6, 1)
+    pairs: Denoised = method.pairs["head"](outputs(5, 0).features["head"], teacher.features["head"])
+    left = (pairs.refined - teacher.features["head"])[..., :3].square().mean().item()
+    assert method(outputs(5, 0), teacher, labels)["diffkd.feature"].item() == pytest.approx(left)
 
 
 def test_the_control_has_no_term_for_noise() -> None:

@@ -10,15 +10,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import torch
 
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.errors import RunFailed
 from gddctl.distill.job import TrainJob
+from gddctl.distill.loop import Loop
 from gddctl.distill.progress import SilentReporter, StepReport
 from gddctl.distill.relay import RelayReporter, read_failure, replay, write_failure
 from gddctl.distill.run import run_job
+from gddctl.distill.seeds import step_seed
 
 MakeJob = Callable[..., TrainJob]
 PATIENCE = 60  # seconds; three interpreters import torch on shared cores
@@ -38,6 +43,17 @@ except GddctlError as error:
     print(f"{type(error).__name__}: {error}", flush=True)
     sys.exit(error.exit_code)
 """
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_draws_noise_of_its_own(rank: int) -> None:
+    fabric = SimpleNamespace(global_rank=rank, device=torch.device("cpu"))
+    loop = SimpleNamespace(_job=SimpleNamespace(seed=3), _fabric=fabric)
+    with torch.random.fork_rng():
+        Loop._seed(cast(Loop, loop), 7)
+        assert torch.initial_seed() == step_seed(3, 7, rank)
+    seeds = {step_seed(seed, step, at) for seed in (3, 4) for step in (7, 8) for at in (0, 1)}
+    assert len(seeds) == 8
 
 
 class Calls(SilentReporter):

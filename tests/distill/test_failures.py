@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from gddctl.core.config.methods import Gdd
 from gddctl.core.config.sections import DataConfig, TrainConfig
 from gddctl.core.errors import ConfigError, DataError, EnvironmentMissing, RunFailed
 from gddctl.core.preprocess import PreprocessSpec
@@ -62,6 +64,19 @@ def test_a_learning_rate_that_explodes_is_named(make_job: MakeJob, tmp_path: Pat
         run_job(job, SilentReporter())
     kept = Checkpoints(job.checkpoints).latest(print)
     assert kept is None or all(bool(torch.isfinite(value).all()) for value in kept.tensors.values())
+
+
+@pytest.mark.parametrize("weight", [1.0, 145.0])
+def test_a_method_that_explodes_is_named_though_its_own_numbers_are_logged_first(
+    make_job: MakeJob, tmp_path: Path, teacher_bundle: Path, weight: float
+) -> None:
+    """What a method says of itself is read after the update that broke it."""
+    fields = {"method": Gdd(weight=weight), "teacher": teacher_bundle}
+    job = make_job(tmp_path, role="student", job=fields, lr=1e20, iterations=20, log_every=1, checkpoint_every=20)
+    with pytest.raises(RunFailed, match=r"NaN or Inf after the update|the loss term '[\w.]+' is (nan|inf)"):
+        run_job(job, SilentReporter())
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows and all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
 
 
 def test_weights_that_are_nan_are_never_saved() -> None:

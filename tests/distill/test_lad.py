@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,12 +31,11 @@ from gddctl.distill.losses import channel_kl
 from gddctl.distill.progress import SilentReporter
 from gddctl.distill.run import run_job
 from gddctl.distill.teachers import open_teacher
-from gddctl.export.onnx_graph import export_logits
 from gddctl.models.label_assisted import LabelAssistedTeacher, LabelNoising, beside
 from gddctl.models.protocol import Outputs
 from gddctl.models.segmenter import build_segmenter
 from gddctl.pipeline.training import job_of
-from tests.distill.conftest import Crash, CrashAt
+from tests.distill.conftest import Crash, CrashAt, Heard, graph_of
 
 MakeJob = Callable[..., TrainJob]
 CLASSES, TEMPERATURE, CONSISTENCY, AUX = 3, 4.0, 5.0, 0.4  # the published three of stage A
@@ -54,16 +52,6 @@ class Toy(nn.Module):
 
     def forward(self, x: Tensor) -> Outputs:
         return Outputs(logits=self.main(x), features={}, aux=self.side(x))
-
-
-class Heard(SilentReporter):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
 
 
 def toy_batch() -> tuple[Tensor, Tensor]:
@@ -237,14 +225,6 @@ def test_a_student_under_it_is_the_plain_student(make_job: MakeJob, assisted: Tr
     assert card.training.teacher_noising == read_card(assisted.bundle).noising
     found, plain = load_file(job.bundle / WEIGHTS_NAME), build_segmenter(job.network, len(card.classes), aux=False).state_dict()
     assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in plain.items()}
-
-
-def graph_of(bundle: Path, out: Path) -> list[Any]:
-    """Everything of an exported graph but the numbers in it."""
-    graph = onnx.load(export_logits(bundle, out).path).graph
-    nodes = [(node.op_type, list(node.input), list(node.output), [str(item) for item in node.attribute]) for node in graph.node]
-    weights = sorted((item.name, item.data_type, list(item.dims)) for item in graph.initializer)
-    return [nodes, weights, [str(item) for item in (*graph.input, *graph.output)]]
 
 
 def test_it_exports_to_the_plain_students_graph(make_job: MakeJob, assisted: TrainJob, tmp_path: Path) -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import get_args
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from gddctl.core.config.gdd import Noise
 from gddctl.core.config.methods import Cirkd, Combined, Cwd, DiffKd, Dist, Gdd, Kd, Method, Mgd, NoMethod
 from gddctl.core.config.sections import NetworkConfig
 from gddctl.core.errors import ConfigError
+from gddctl.distill.class_queues import random_pixels
 from gddctl.distill.methods.build import build_distiller
+from gddctl.distill.methods.denoise import GddLoss
+from gddctl.distill.methods.diffkd import DenoisedPair
+from gddctl.distill.methods.mgd import MgdDistiller
 from gddctl.models.protocol import Batch, Outputs
 from gddctl.models.segmenter import Segmenter, build_segmenter
 from gddctl.models.teacher import FrozenTeacher
@@ -28,15 +36,17 @@ METHODS = [
     Cwd(place="stage4"),
     Mgd(),
     Mgd(logits_weight=0),
+    Mgd(labelled_only=True),
     Dist(),
     Dist(labelled_only=True),
     CIRKD,
     Cirkd(pixel_weight=0, region_weight=0, pool=True, feature="stage3"),
+    Cirkd(pixel_queue=40, region_queue=20, pixel_samples=30, region_samples=15, labelled_only=True),
     DiffKd(),
     DiffKd(feature=None),
     DiffKd(logits=False, latent=8, feature="stage4"),
     DiffKd(logits_kernel=1, adapter=False),
-    DiffKd(denoiser="projector"),
+    DiffKd(denoiser="projector", labelled_only=True),
     Gdd(),
     Gdd(noise="channel"),
     Gdd(noise="none"),
@@ -196,6 +206,51 @@ def test_every_trainable_parameter_changes_after_one_step(distiller: nn.Module, 
     if parameters:
         torch.optim.SGD(parameters.values(), lr=LR, weight_decay=WEIGHT_DECAY).step()
     assert [name for name, parameter in parameters.items() if torch.equal(before[name], parameter)] == []
+
+
+def test_a_gradient_reaches_every_trainable_parameter(distiller: nn.Module, networks: tuple[Segmenter, FrozenTeacher]) -> None:
+    """And not weight decay alone. What the published forms cannot see gets the rounding of a zero, not a zero."""
+    student, teacher = networks
+    student.train()
+    torch.autograd.backward(total(terms_of(distiller, student, teacher)))
+    unseen = [name for name, parameter in distiller.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert unseen == []
+
+
+class Creation(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes on which device random numbers are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.devices: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (torch.ops.aten.randn, torch.ops.aten.rand, torch.ops.aten.randint, torch.ops.aten.bernoulli):
+            self.devices.add(found.device.type)
+        return found
+
+
+def _gdd(noise: Noise, x: Tensor) -> object:
+    return GddLoss(7, 7, noise=noise, relative=True).with_noise(x)
+
+
+DRAWERS: dict[str, Callable[[Tensor], object]] = {
+    "gdd shared": partial(_gdd, "shared"),
+    "gdd channel": partial(_gdd, "channel"),
+    "mgd": lambda x: MgdDistiller(Mgd(), 7, 7, None).mask(x),
+    "diffkd": lambda x: DenoisedPair(7, 7, 3)._noise(x),
+    "cirkd": lambda x: random_pixels(x, torch.zeros(2, 4, 5, dtype=torch.int64, device=x.device), 3, 4, None),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
+def test_noise_is_drawn_on_the_features_own_device(draw: Callable[[Tensor], object]) -> None:
+    with Creation() as seen:
+        draw(torch.empty(2, 7, 4, 5, device="meta"))  # a device that computes nothing, and is not the CPU
+    assert seen.devices == {"meta"}
 
 
 def test_it_moves_and_resumes_like_a_module(distiller: nn.Module, networks: tuple[Segmenter, FrozenTeacher]) -> None:

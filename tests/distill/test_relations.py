@@ -61,6 +61,16 @@ def test_squared_errors_are_sums_and_means() -> None:
     assert mean_squared_error(student, teacher).item() == pytest.approx(total / (2 * 3 * 4 * 5))
 
 
+def test_masked_squared_errors_are_those_of_the_kept() -> None:
+    student, teacher = pair(2, 3, 4, 5)
+    kept = torch.zeros(2, 4, 5, dtype=torch.bool)
+    kept[0, 1:3, 2], kept[1, 0] = True, True
+    total = sum(((student - teacher)[n, :, y, x] ** 2).sum().item() for n, y, x in kept.nonzero().tolist())
+    assert squared_error_per_image(student, teacher, kept).item() == pytest.approx(total / 2)
+    assert mean_squared_error(student, teacher, kept).item() == pytest.approx(total / (7 * 3))
+    assert mean_squared_error(student, teacher, torch.zeros_like(kept)).item() == 0
+
+
 # DIST
 
 
@@ -163,12 +173,34 @@ def loop_relation(own: list[list[float]], wanted: list[list[float]], own_keys: l
 
 def test_cross_image_kl_is_the_equation() -> None:
     student, _ = pair(3, 4, 2, 3)
+    student.requires_grad_()
     _, teacher = pair(3, 6, 2, 3)
-    own, wanted = [rows_of(image) for image in student], [rows_of(image) for image in teacher]
+    own, wanted = [rows_of(image) for image in student.detach()], [rows_of(image) for image in teacher]
     expected = sum(loop_relation(own[i], wanted[i], own[j], wanted[j]) for i in range(3) for j in range(3)) / 9
-    assert cross_image_kl(student, teacher, 0.1).item() == pytest.approx(expected)
-    pooled = cross_image_kl(F.avg_pool2d(student, 2, ceil_mode=True), F.avg_pool2d(teacher, 2, ceil_mode=True), 0.1)
+    found = cross_image_kl(student, teacher, 0.1)
+    assert found.item() == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(found, student)
+    step = torch.zeros_like(student)
+    step[0, 1, 1, 2] = 1e-6  # as a key of all three images and as a pixel of its own
+    with torch.no_grad():
+        slope = (cross_image_kl(student + step, teacher, 0.1) - cross_image_kl(student - step, teacher, 0.1)).item() / 2e-6
+    assert gradient[0, 1, 1, 2].item() == pytest.approx(slope, rel=1e-4)
+    pooled = cross_image_kl(F.avg_pool2d(student.detach(), 2, ceil_mode=True), F.avg_pool2d(teacher, 2, ceil_mode=True), 0.1)
     assert cross_image_kl(student, teacher, 0.1, pool=True).item() == pytest.approx(pooled.item())
+
+
+def test_masked_cross_image_kl_is_the_mean_over_the_kept_pixels() -> None:
+    student, _ = pair(2, 4, 2, 3)
+    _, teacher = pair(2, 6, 2, 3)
+    kept = torch.tensor([[[True, False, True], [False, False, True]], [[False, True, False], [False, False, False]]])
+    own, wanted = [rows_of(image) for image in student], [rows_of(image) for image in teacher]
+    found = []
+    for i in range(2):
+        for j in range(2):
+            for k in [k for k in range(6) if kept[i].flatten()[k]]:
+                found.append(loop_relation([own[i][k]], [wanted[i][k]], own[j], wanted[j]))
+    assert cross_image_kl(student, teacher, 0.1, labelled=kept).item() == pytest.approx(sum(found) / len(found))
+    assert cross_image_kl(student, teacher, 0.1, labelled=torch.zeros_like(kept)).item() == 0
 
 
 def test_cross_image_kl_does_not_see_the_features_length() -> None:

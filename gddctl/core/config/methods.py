@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from gddctl.core.config.gdd import Feature, Place
 from gddctl.core.config.gdd import Gdd as Gdd
-from gddctl.core.section import Section
+from gddctl.core.section import Section, without_younger
 
 Unit = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -55,6 +64,11 @@ class Mgd(Section):
     stage: Feature = "stage4"
     logits_weight: NonNegativeFloat = 3.0  # their configs add CWD on the logits; 0: the feature alone
     logits_temperature: PositiveFloat = 4.0
+    labelled_only: bool = False  # deviation: leave out places without a label; published: every place
+
+    @model_serializer(mode="wrap")
+    def _plain_without_extras(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_younger(self, handler(self), ("labelled_only",))
 
 
 class Dist(Section):
@@ -88,6 +102,11 @@ class Cirkd(Section):
     region_samples: PositiveInt = 1024
     pool: bool = False  # their option: 2x2 average pooling before the relations between images
     feature: Feature = "head"  # published: "head"
+    labelled_only: bool = False  # deviation: leave pixels without a label out of all terms; published: only of those with a memory
+
+    @model_serializer(mode="wrap")
+    def _plain_without_extras(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_younger(self, handler(self), ("labelled_only",))
 
 
 class DiffKd(Section):
@@ -106,6 +125,11 @@ class DiffKd(Section):
     autoencoder_weight: PositiveFloat = 1.0
     adapter: bool = True  # learn how much noise to add; false (ablation): gamma is 1, none is added
     denoiser: Literal["diffusion", "projector"] = "diffusion"  # projector (control): its layers, run once; no noise, no adapter
+    labelled_only: bool = False  # deviation: compare where there is a label; published: every place
+
+    @model_serializer(mode="wrap")
+    def _plain_without_extras(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_younger(self, handler(self), ("denoiser", "labelled_only"))
 
     @model_validator(mode="after")
     def _compares_something(self) -> DiffKd:

@@ -22,7 +22,7 @@ from gddctl.core.config.external import External
 from gddctl.core.config.label_assisted import NoisingConfig, SmoothingConfig, TeacherKind
 from gddctl.core.config.methods import Gdd, Method
 from gddctl.core.preprocess import PreprocessSpec, Side
-from gddctl.core.section import Section
+from gddctl.core.section import Section, without_younger
 
 Layout = Literal["synthetic", "camvid", "cityscapes", "voc", "ade20k", "cocostuff", "folder"]
 Architecture = Literal["pspnet", "deeplabv3", "deeplabv3plus", "fpn", "upernet"]
@@ -62,9 +62,7 @@ class DataConfig(Section):
 
     @model_serializer(mode="wrap")
     def _plain_without_holdout(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Settings from before there was a holdout read, and are named by their digest, as they always were."""
-        settings: dict[str, Any] = handler(self)
-        return settings if self.holdout is not None else {key: value for key, value in settings.items() if key != "holdout"}
+        return without_younger(self, handler(self), ("holdout",))
 
     @model_validator(mode="after")
     def _real_data_has_a_root(self) -> DataConfig:
@@ -163,10 +161,7 @@ class TrainConfig(Section):
 
     @model_serializer(mode="wrap")
     def _plain_without_extras(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Settings from before there were these keys read, and are named by their digest, as they always were."""
-        settings: dict[str, Any] = handler(self)
-        unused = [key for key, default in (("compile", False), ("track", ())) if getattr(self, key) == default]
-        return {key: value for key, value in settings.items() if key not in unused}
+        return without_younger(self, handler(self), ("compile", "track"))
 
     @model_validator(mode="after")
     def _batch_splits_over_devices(self) -> TrainConfig:
@@ -195,11 +190,7 @@ class DistillConfig(Section):
 
     @model_serializer(mode="wrap")
     def _plain_without_extras(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Settings from before there were these keys read, and are named by their digest, as they always were."""
-        settings: dict[str, Any] = handler(self)
-        later = ("teacher_precision", "cache_teacher", "cache_limit_gb")
-        unused = [key for key in later if getattr(self, key) == type(self).model_fields[key].default]
-        return {key: value for key, value in settings.items() if key not in unused}
+        return without_younger(self, handler(self), ("teacher_precision", "cache_teacher", "cache_limit_gb"))
 
 
 class CalibrationConfig(Section):

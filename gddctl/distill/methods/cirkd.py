@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from gddctl.core.classes import IGNORE
 from gddctl.core.config.methods import Cirkd
 from gddctl.distill.class_queues import ClassQueues, gathered, random_pixels, region_means
-from gddctl.distill.losses import pixel_kl, resized_labels, similarity_kl
+from gddctl.distill.losses import labelled_pixels, pixel_kl, resized_labels, similarity_kl
 from gddctl.distill.methods.places import LOGITS, channels_at, like
 from gddctl.models.protocol import Outputs
 
@@ -49,16 +49,23 @@ class CirkdDistiller(nn.Module):
         terms: dict[str, Tensor] = {}
         if config.kd_weight > 0:
             logits = like(student.logits, teacher.logits)
-            terms["cirkd.kd"] = config.kd_weight * pixel_kl(logits, teacher.logits, config.kd_temperature)
+            terms["cirkd.kd"] = config.kd_weight * pixel_kl(
+                logits, teacher.logits, config.kd_temperature, self._kept(labels, teacher.logits)
+            )
         target = teacher.features[config.feature].detach()
         feature = like(student.features[config.feature], target)
         if config.image_weight > 0:
-            terms["cirkd.images"] = config.image_weight * cross_image_kl(feature, target, config.temperature, pool=config.pool)
+            kept = self._kept(labels, _pooled(target) if config.pool else target)
+            term = cross_image_kl(feature, target, config.temperature, pool=config.pool, labelled=kept)
+            terms["cirkd.images"] = config.image_weight * term
         if self.project is not None:
             projected = _unit(self.project(feature))
             for name, term in self._remembered(projected, _unit(target), labels).items():
                 terms[f"cirkd.{name}"] = term
         return terms
+
+    def _kept(self, labels: Tensor, target: Tensor) -> Tensor | None:
+        return labelled_pixels(labels, target) if self.config.labelled_only else None
 
     def _remembered(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Terms against the queues. Shape: both (B, Ct, h, w), unit vectors, labels (B, H, W)."""
@@ -86,21 +93,24 @@ class CirkdDistiller(nn.Module):
         return {}
 
 
-def cross_image_kl(student: Tensor, teacher: Tensor, temperature: float, *, pool: bool = False) -> Tensor:
+def cross_image_kl(student: Tensor, teacher: Tensor, temperature: float, *, pool: bool = False, labelled: Tensor | None = None) -> Tensor:
     """For every pair of images, the distribution of a pixel's similarities to all pixels of the other; KL averaged over pixels and pairs.
 
     One pair at a time, computed again in the backward pass: a (h*w, h*w) matrix is all that is ever held.
 
-    Shape: features (B, Cs, h, w), (B, Ct, h, w) -> (). With ``pool``, of their 2x2 averages.
+    Shape: features (B, Cs, h, w), (B, Ct, h, w), labelled (B, h, w) bool or None -> (). With ``pool``, of their 2x2 averages, and labelled
+    is of that size. With ``labelled``, the average is over those pixels, each compared with all of the other image; 0 where there are none.
     """
     if pool:
-        student, teacher = (F.avg_pool2d(x, 2, 2, ceil_mode=True) for x in (student, teacher))
+        student, teacher = _pooled(student), _pooled(teacher)
     students, teachers = _rows(_unit(student)), _rows(_unit(teacher))
     count = len(students)
     pairs = [(i, j) for i in range(count) for j in range(count)]
-    return torch.stack(
-        [_held_small(students[i], teachers[i], students[j], teachers[j], temperature) for i, j in pairs]
-    ).mean()  # pairs of one size
+    found = torch.stack([_held_small(students[i], teachers[i], students[j], teachers[j], temperature) for i, j in pairs])  # (B*B, h*w)
+    if labelled is None:
+        return found.mean()
+    kept = labelled.flatten(1).repeat_interleave(count, 0)
+    return torch.where(kept, found, 0.0).sum() / kept.sum().clamp(min=1)
 
 
 def memory_kl(student: Tensor, teacher: Tensor, keys: Tensor, temperature: float, labelled: Tensor) -> Tensor:
@@ -115,6 +125,10 @@ def memory_kl(student: Tensor, teacher: Tensor, keys: Tensor, temperature: float
 
 def _held_small(*args: Tensor | float) -> Tensor:
     return checkpoint(similarity_kl, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+def _pooled(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 2, 2, ceil_mode=True)
 
 
 def _unit(x: Tensor) -> Tensor:

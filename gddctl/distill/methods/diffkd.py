@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gddctl.core.config.methods import DiffKd
 from gddctl.distill.diffusion import STEPS, Schedule
-from gddctl.distill.losses import mean_squared_error, pixel_kl
+from gddctl.distill.losses import labelled_pixels, mean_squared_error, pixel_kl
 from gddctl.distill.methods.places import LOGITS, channels_at, like, take
 from gddctl.models.protocol import Outputs
 
@@ -194,10 +194,11 @@ class DiffKdDistiller(nn.Module):
         self._last = {}
         for place, pair in self.pairs.items():
             found: Denoised = pair(take(student, place), take(teacher, place))
+            kept = labelled_pixels(labels, found.target) if config.labelled_only else None
             if place == LOGITS:
-                name, compared = "diffkd.logits", config.logits_weight * pixel_kl(found.refined, found.target, TAU)
+                name, compared = "diffkd.logits", config.logits_weight * pixel_kl(found.refined, found.target, TAU, kept)
             else:
-                name, compared = "diffkd.feature", config.feature_weight * mean_squared_error(found.refined, found.target)
+                name, compared = "diffkd.feature", config.feature_weight * mean_squared_error(found.refined, found.target, kept)
             terms[name] = compared
             if found.diffusion is not None:
                 terms[f"{name}_noise"] = config.diffusion_weight * found.diffusion

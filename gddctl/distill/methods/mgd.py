@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gddctl.core.config.methods import Mgd
 from gddctl.distill.generators import build_generator
-from gddctl.distill.losses import channel_kl, squared_error_per_image
+from gddctl.distill.losses import channel_kl, labelled_pixels, squared_error_per_image
 from gddctl.distill.methods.places import LOGITS, channels_at, like, project
 from gddctl.models.protocol import Outputs
 
@@ -30,6 +30,7 @@ class MgdDistiller(nn.Module):
         self.generator = build_generator("full", teacher_channels, teacher_channels)  # GDD's is this one
         self.stage, self.weight, self.masked = config.stage, config.weight, config.masked
         self.logits_weight, self.logits_temperature = config.logits_weight, config.logits_temperature
+        self.labelled_only = config.labelled_only
         self.random = generator
 
     def forward(self, student: Outputs, teacher: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
@@ -37,11 +38,15 @@ class MgdDistiller(nn.Module):
         target = teacher.features[self.stage]
         aligned = self.align(like(student.features[self.stage], target))
         generated = self.generator(aligned * self.mask(aligned))
-        terms = {"mgd": self.weight * squared_error_per_image(generated, target)}
+        terms = {"mgd": self.weight * squared_error_per_image(generated, target, self._kept(labels, target))}
         if self.logits_weight > 0:
             logits = like(student.logits, teacher.logits)
-            terms["mgd.logits"] = self.logits_weight * channel_kl(logits, teacher.logits, self.logits_temperature)
+            kept = self._kept(labels, teacher.logits)
+            terms["mgd.logits"] = self.logits_weight * channel_kl(logits, teacher.logits, self.logits_temperature, kept)
         return terms
+
+    def _kept(self, labels: Tensor, target: Tensor) -> Tensor | None:
+        return labelled_pixels(labels, target) if self.labelled_only else None
 
     def mask(self, aligned: Tensor) -> Tensor:
         """1 where a place is kept, 0 where all its channels are hidden. Shape: (B, C, H, W) -> (B, 1, H, W)."""
