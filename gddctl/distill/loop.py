@@ -88,8 +88,15 @@ class Loop:
                         remedy="start the same command again to go on",
                     )
                 if self._ended:
+                    self._say_if_starved()
                     return
                 self._step(source, stop)
+
+    def _say_if_starved(self) -> None:
+        share = self._pace.starved()
+        if share is not None:
+            waited, workers = f"{100 * share:.0f} % of the time", self._train.workers
+            self._reporter.note(f"warning: {waited} went waiting for training images; raise train.workers (now {workers})")
 
     def advance(self, source: Iterator[Batch], steps: int) -> None:
         """Take ``steps`` steps and read what came of them: for measuring, where nothing is validated or saved.
