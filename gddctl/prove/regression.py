@@ -6,7 +6,7 @@ The unit is the turn, not the call: calls in one turn are alike, and thousands o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,11 +15,14 @@ from gddctl.core.errors import UsageError
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
 from gddctl.core.reports.regression import LEVEL, Finding, Regression
 from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, smallest_p
+from gddctl.runtime.gpu_facts import NOT_KNOWN
 
 MOST_ROUNDS = 60  # that a remedy proposes
 ALONE = 0.9  # CPUs that a call on the CPU keeps busy at least when nothing else wants them
 DEPRIVED = 0.1  # share of the CPU time it wanted that others may have before a bench is said not to be alone
 BUSY_CHANGE = 0.1  # of the CPUs a process had, from which times do not compare: it is of the order of what is looked for
+VERSIONS = ("NVIDIA driver", "cuda", "cudnn", "driver", "numpy", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "torch")
+SETTINGS = ("GPU power limit", "governor", "power mode", "turbo")  # of the machine, that decide how fast it is
 PROBE_NOTE = 0.1  # change of the machine's own matrix product from which it is mentioned
 
 
@@ -34,7 +37,7 @@ def regression(old: LatencyReport, new: LatencyReport, *, max_slowdown: float, a
     """
     before, now = Counter(map(key_of, old.rows)), Counter(map(key_of, new.rows))
     by_key = {key_of(row): row for row in old.rows}
-    findings = []
+    findings, settings = [], tuple(_settings(old.machine, new.machine))
     for row in new.rows:
         key, words = key_of(row), words_of(row)
         if now[key] > 1 or before[key] > 1:
@@ -42,7 +45,7 @@ def regression(old: LatencyReport, new: LatencyReport, *, max_slowdown: float, a
         elif key not in by_key:
             findings.append(Finding(words, incomparable=_closest(row, old.rows)))
         else:
-            findings.append(_compare(by_key[key], row, max_slowdown))
+            findings.append(_compare(by_key[key], row, max_slowdown, settings))
     findings += [Finding(words_of(row), incomparable="measured before, not now") for row in old.rows if key_of(row) not in now]
     return Regression(tuple(_adjusted(findings)), max_slowdown, against)
 
@@ -91,8 +94,8 @@ def words_of(row: LatencyRow) -> str:
     return f"{row.model} on {row.backend}, batch {row.batch}, {row.scenario}{', CUDA graph' if row.cuda_graph else ''}"
 
 
-def _compare(old: LatencyRow, new: LatencyRow, max_slowdown: float) -> Finding:
-    finding = Finding(words_of(new), notes=tuple(_notes(old, new)))
+def _compare(old: LatencyRow, new: LatencyRow, max_slowdown: float, settings: tuple[str, ...]) -> Finding:
+    finding = Finding(words_of(new), notes=(*_notes(old, new), *settings))
     if why := "; ".join(_differences(old, new)):
         return replace(finding, incomparable=why)
     under_load = new.scenario == "offered-load"
@@ -112,9 +115,9 @@ def _compare(old: LatencyRow, new: LatencyRow, max_slowdown: float) -> Finding:
 
 def _differences(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
     """Why the two cannot be compared."""
-    for what in ("cpu", "gpu"):
-        if (before := old.environment.get(what, "")) != (now := new.environment.get(what, "")):
-            yield f"another {what.upper()} ({before or 'none'} before, {now or 'none'} now)"
+    if (before := old.environment.get("cpu", "")) != (now := new.environment.get("cpu", "")):
+        yield f"another CPU ({before or 'none'} before, {now or 'none'} now)"
+    yield from _gpus(old, new)
     if (before := _threads(old)) != (now := _threads(new)):
         yield f"{before} threads before, {now} now"
     yield from _taken(old, new)
@@ -123,6 +126,18 @@ def _differences(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
             yield f"arrivals {old.load.arrival} before, {new.load.arrival} now"
         if not np.isclose(new.load.rate, old.load.rate):
             yield f"{old.load.rate:.3g} calls a second before, {new.load.rate:.3g} now; give both the same --rate"
+
+
+def _gpus(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
+    """Why the two cannot be compared: another GPU, or one that nobody named and that may therefore be any."""
+    before, now = _known(old, "gpu"), _known(new, "gpu")
+    unnamed = [when for when, gpu in (("of before", before), ("of now", now)) if not gpu]
+    if unnamed and not new.backend.endswith("-cpu"):
+        yield f"the row {' and the row '.join(unnamed)} names no GPU, so that it may be any; measure it again with this version"
+    elif before != now:
+        yield f"another GPU ({before or 'none'} before, {now or 'none'} now)"
+    elif (was := _known(old, "compute capability")) and (is_now := _known(new, "compute capability")) and was != is_now:
+        yield f"another GPU of the same name (compute capability {was} before, {is_now} now)"
 
 
 def _taken(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
@@ -149,8 +164,8 @@ def _taken(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
 
 def _notes(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
     """What differs and may be the reason."""
-    for what in sorted({"onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx", "numpy", "driver"}):
-        before, now = old.environment.get(what), new.environment.get(what)
+    for what in VERSIONS:
+        before, now = _known(old, what), _known(new, what)
         if before and now and before != now:
             yield f"{what} {before} before, {now} now"
     if old.stable is False or new.stable is False:
@@ -159,6 +174,14 @@ def _notes(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
         change = new.limit.macs_per_s / old.limit.macs_per_s - 1.0
         if abs(change) > PROBE_NOTE:
             yield f"the machine's own matrix product is {abs(100 * change):.0f} % {'slower' if change < 0 else 'faster'} than then"
+
+
+def _settings(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    """What of the machine was set otherwise."""
+    for what in SETTINGS:
+        before, now = old.get(what), new.get(what)
+        if before and now and before != now:
+            yield f"{what} {before} before, {now} now"
 
 
 def _closest(row: LatencyRow, rows: Sequence[LatencyRow]) -> str:
@@ -180,6 +203,12 @@ def _adjusted(findings: Sequence[Finding]) -> list[Finding]:
     for place, index in enumerate(tested):
         result[index] = replace(findings[index], p_slower=slower[place], p_faster=faster[place])
     return result
+
+
+def _known(row: LatencyRow, what: str) -> str:
+    """A fact of the environment; empty where nobody told it."""
+    told = row.environment.get(what, "")
+    return "" if told == NOT_KNOWN else told
 
 
 def _threads(row: LatencyRow) -> str:

@@ -130,7 +130,40 @@ def test_a_machine_that_others_used_is_no_regression() -> None:
     assert "fewer of its threads busy" in both.incomparable and "had 1.90 CPUs before" in both.incomparable
     assert "before it was not measured" in compare([row()], [slower]).findings[0].incomparable
     assert not compare([row()], [replace(slower, busy_cpus=0.97)])
-    assert not compare([replace(alone, backend="tensorrt-cuda")], [replace(slower, backend="tensorrt-cuda")])
+    gpu: dict[str, Any] = {"backend": "tensorrt-cuda", "environment": {"cpu": "X", "gpu": "Orin"}}
+    assert not compare([replace(alone, **gpu)], [replace(slower, **gpu)])
+
+
+def on_gpu(facts: dict[str, str], turns: tuple[float, ...] = TURNS) -> LatencyRow:
+    return row(turns=turns, backend="onnxruntime-cuda", environment={"cpu": "X", "threads": "1", **facts})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ({}, {}, "the row of before and the row of now names no GPU"),
+        ({}, {"gpu": "NVIDIA L4"}, "the row of before names no GPU"),
+        ({"gpu": "NVIDIA L4"}, {"gpu": "n/a"}, "the row of now names no GPU"),
+        ({"gpu": "NVIDIA H100"}, {"gpu": "NVIDIA L4"}, "another GPU (NVIDIA H100 before, NVIDIA L4 now)"),
+        (
+            {"gpu": "Graphics Device", "compute capability": "8.0"},
+            {"gpu": "Graphics Device", "compute capability": "9.0"},
+            "another GPU of the same name (compute capability 8.0 before, 9.0 now)",
+        ),
+    ],
+)
+def test_a_slower_gpu_is_no_regression_and_nor_is_one_that_nobody_named(old: dict[str, str], new: dict[str, str], why: str) -> None:
+    """Four times as slow. Partner: on the same GPU, with another driver, it is a regression that names what else differs."""
+    finding = compare([on_gpu(old)], [on_gpu(new, times(4.0))]).findings[0]
+    assert finding.state == "incomparable" and why in finding.incomparable
+
+
+def test_on_the_same_gpu_driver_libraries_and_settings_are_notes() -> None:
+    same = {"gpu": "NVIDIA L4", "compute capability": "8.9"}
+    old = LatencyReport((on_gpu({**same, "NVIDIA driver": "550.54", "cudnn": "n/a"}),), machine={"GPU power limit": "72 W"})
+    new = LatencyReport((on_gpu({**same, "NVIDIA driver": "580.95", "cudnn": "9.5.1"}, times(4.0)),), machine={"GPU power limit": "40 W"})
+    found = regression(old, new, max_slowdown=0.05, against="old.json")
+    assert not found and found.findings[0].notes == ("NVIDIA driver 550.54 before, 580.95 now", "GPU power limit 72 W before, 40 W now")
 
 
 def test_threads_left_idle_are_the_files_own_and_a_cpu_taken_is_not() -> None:
