@@ -74,6 +74,7 @@ def bench(
     ] = None,
     max_slowdown: Annotated[str, typer.Option("--max-slowdown", metavar="5%", help="With --compare: what is allowed.")] = "5%",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write latency.json, the raw samples and latency.html here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Move a report that stands at --out aside instead of refusing it.")] = False,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -107,8 +108,8 @@ def bench(
     progress = BenchProgress(quiet=quiet)
     try:
         report = bench_paths(
-            subjects, config, out=out, files=images or [], evals=evals or [], command=tuple(command_line() or ()),
-            progress=progress.turn, say=progress.say,
+            subjects, config, out=out, force=force, against=compare, files=images or [], evals=evals or [],
+            command=tuple(command_line() or ()), progress=progress.turn, say=progress.say,
         )  # fmt: skip
     finally:
         progress.close()

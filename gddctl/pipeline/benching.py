@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +18,18 @@ from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.bench import BenchConfig
 from gddctl.core.config.sections import DataConfig
 from gddctl.core.errors import ArtifactError, UsageError
-from gddctl.core.files import read_as, read_json, write_json
+from gddctl.core.files import disk_error, read_as, read_json, write_json
 from gddctl.core.reports.latency import LatencyReport
-from gddctl.core.workspace import hold
+from gddctl.core.workspace import hold, place_aside
 from gddctl.pipeline.datasets import open_usable
 from gddctl.prove.bench_plan import Subject
 from gddctl.prove.latency import Say, bench
 from gddctl.prove.progress import Progress
 from gddctl.prove.subject import chosen_images
 
-REPORT_NAME, RAW_NAME = "latency.json", "latency.npz"
+log = logging.getLogger(__name__)
+
+REPORT_NAME, RAW_NAME, PAGE_NAME = "latency.json", "latency.npz", "latency.html"
 
 
 def bench_paths(
@@ -33,6 +37,8 @@ def bench_paths(
     config: BenchConfig,
     *,
     out: Path | None = None,
+    force: bool = False,
+    against: Path | None = None,
     files: Sequence[Path] = (),
     evals: Sequence[Path] = (),
     command: tuple[str, ...] = (),
@@ -45,6 +51,8 @@ def bench_paths(
         subjects: bundles and exported files.
         config: what to measure.
         out: a folder.
+        force: move a report that stands in ``out`` aside, once the new one is measured.
+        against: the older report that the caller compares with; never moved, so that the next comparison is with the same.
         files: images whose decoding is timed too.
         evals: results of ``gddctl eval --json``, or run folders, beside those that are found by themselves.
         command: what was typed, kept in the report.
@@ -52,17 +60,57 @@ def bench_paths(
         say: called with what begins.
 
     Raises:
-        UsageError: ``out`` is a file or in use; nothing was measured then.
+        UsageError: ``out`` is a file or in use, or holds a report; nothing was measured then.
     """
     mious = known_mious([subject.path if isinstance(subject, Subject) else subject for subject in subjects], evals)
     if out is None:
         report = bench(subjects, config, files=files, mious=mious, progress=progress, say=say)
         return replace(report, command=command)
+    _require_free(out, force=force, against=against)
     with hold(out):  # before minutes of measuring, not after
-        report = bench(subjects, config, raw_out=out / RAW_NAME, files=files, mious=mious, progress=progress, say=say)
-        report = replace(report, command=command)
-        write_json(out / REPORT_NAME, report.to_json())
+        raw = out / f".{RAW_NAME}.new"
+        try:
+            report = bench(subjects, config, raw_out=raw, files=files, mious=mious, progress=progress, say=say)
+            report = replace(report, command=command, raw_file=RAW_NAME)
+            _place(report, raw, out, say or log.info)
+        finally:
+            raw.unlink(missing_ok=True)
     return report
+
+
+def _require_free(out: Path, *, force: bool, against: Path | None) -> None:
+    """Refuse to replace a report, before minutes of measuring.
+
+    Raises:
+        UsageError: one stands in ``out``, and nobody said ``force``, or it is what is compared with.
+    """
+    there = _standing(out)
+    if against is not None and any(path.resolve() == report_file(against).resolve() for path in there):
+        raise UsageError(f"{out}: holds the report that --compare compares with", remedy="choose another --out: the one of before stays")
+    if there and not force:
+        raise UsageError(
+            f"{out}: holds a report already ({', '.join(path.name for path in there)})",
+            remedy="choose another --out, or --force to move it aside",
+        )
+
+
+def _place(report: LatencyReport, raw: Path, out: Path, say: Say) -> None:
+    """The report and its samples into ``out``; what stood there goes to ``latency.old-TIME`` beside them."""
+    try:
+        if there := _standing(out):
+            aside = place_aside(out / "latency")
+            aside.mkdir()
+            for path in there:
+                path.rename(aside / path.name)
+            say(f"the report that stood in {out} is now in {aside}")
+        raw.replace(out / RAW_NAME)
+    except OSError as error:
+        raise disk_error(out, error) from error
+    write_json(out / REPORT_NAME, report.to_json())
+
+
+def _standing(out: Path) -> list[Path]:
+    return [path for name in (REPORT_NAME, RAW_NAME, PAGE_NAME) if os.path.lexists(path := out / name)]
 
 
 def bench_into(
@@ -83,6 +131,11 @@ def bench_images(data: DataConfig, count: int = 8) -> tuple[list[NDArray[np.uint
     return [dataset[index].image for index in chosen], files
 
 
+def report_file(place: Path) -> Path:
+    """The report at ``place``: the file itself, or the one in that folder."""
+    return place / REPORT_NAME if place.is_dir() else place
+
+
 def read_report(place: Path) -> LatencyReport:
     """An earlier report: its file, or the folder it lies in.
 
@@ -90,7 +143,7 @@ def read_report(place: Path) -> LatencyReport:
         UsageError: nothing there.
         ArtifactError: not a latency report that this version reads.
     """
-    path = place / REPORT_NAME if place.is_dir() else place
+    path = report_file(place)
     if not path.is_file():
         raise UsageError(f"{path}: no such file", remedy="make one with: gddctl bench MODEL... --out FOLDER")
     remedy = "measure again with: gddctl bench MODEL... --out FOLDER"

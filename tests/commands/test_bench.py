@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,26 @@ def test_a_report_whose_values_are_no_times_is_refused(
     old.write_text(json.dumps(value))
     with pytest.raises(ArtifactError, match=re.escape(message)):
         read_report(old)
+
+
+def test_a_report_is_never_replaced_in_silence(psp: Any, cli: Cli, measured: tuple[Path, str], tmp_path: Path) -> None:
+    """Refused before measuring; with --force it goes aside whole; what is compared with never goes. Partner: an empty folder is free."""
+    out = tmp_path / "out"
+    shutil.copytree(measured[0], out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    words = (psp.fp32_deploy.path, *SMALL, "--no-probe")
+    code, said = refused(*words, "--out", out)
+    assert code == 2 and "holds a report already (latency.json, latency.npz, latency.html)" in said and "--force" in said
+    for source in (out, out / "latency.json"):
+        code, said = refused(*words, "--out", out, "--compare", source, "--force", "--rounds", "16")
+        assert code == 2 and "holds the report that --compare compares with" in said
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    done = cli("bench", *words, "--out", out, "--force")
+    aside = next(out.glob("latency.old-*"))
+    assert done.code == 0 and str(aside) in done.err
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == {name: before[name] for name in before if name != ".lock"}
+    assert {path.name for path in out.iterdir()} == {".lock", aside.name, "latency.json", "latency.npz", "latency.html"}
+    assert len(read_report(out).rows) == 1 and len(read_report(aside).rows) == 4 and read_report(out).raw_file == "latency.npz"
 
 
 def test_what_the_machine_cannot_run(psp: Any, cli: Cli, tmp_path: Path) -> None:
