@@ -172,11 +172,11 @@ def known_mious(artifacts: Sequence[Path], evals: Sequence[Path] = ()) -> dict[s
     known: dict[str, float] = {}
     for path in artifacts:
         if is_bundle(path):
-            known |= _mious(read_card(path).evaluation or {})
+            known |= _mious(read_card(path).evaluation) or {}
     folders = {parent for path in artifacts for parent in (path.resolve().parent, path.resolve().parent.parent)}
     for folder in sorted(folders):
         if (folder / "eval.json").is_file():
-            known |= _mious(read_json(folder / "eval.json"))
+            known |= _lying_beside(folder / "eval.json")
     for place in evals:
         path = place / "eval.json" if place.is_dir() else place
         found = _mious(read_json(path)) if path.is_file() else {}
@@ -186,8 +186,22 @@ def known_mious(artifacts: Sequence[Path], evals: Sequence[Path] = ()) -> dict[s
     return known
 
 
-def _mious(value: Any) -> dict[str, float]:
-    """Of one report, or of the reports of a run folder."""
-    reports = value.get("models", {}).values() if isinstance(value, dict) and "models" in value else [value]
-    pairs = [(report.get("sha256"), report.get("miou")) for report in reports if isinstance(report, dict)]
-    return {sha: miou for sha, miou in pairs if isinstance(sha, str) and isinstance(miou, float)}
+def _lying_beside(path: Path) -> dict[str, float]:
+    """What a file that nobody named says; one that is damaged, or of another program, costs no measurement."""
+    try:
+        found, why = _mious(read_json(path)), f"{path}: no results of an evaluation"
+    except (ArtifactError, UsageError) as error:
+        found, why = None, error.message
+    if found is None:
+        log.warning("%s; mIoU is not known from this file beside the model", why)
+    return found or {}
+
+
+def _mious(value: Any) -> dict[str, float] | None:
+    """mIoU by hash of one report, or of the reports of a run folder; None for JSON of another form."""
+    models = value.get("models", {"": value}) if isinstance(value, dict) else None
+    if not isinstance(models, dict):
+        return None
+    pairs = [(report.get("sha256"), report.get("miou")) for report in models.values() if isinstance(report, dict)]
+    known = {sha: miou for sha, miou in pairs if isinstance(sha, str) and isinstance(miou, float) and 0.0 <= miou <= 1.0}
+    return known if known or not models else None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gddctl.core.errors import UsageError
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
@@ -45,6 +49,48 @@ def test_the_p_value_is_that_of_all_splits(values: tuple[int, ...], others: tupl
     sums = [sum(ranks[list(chosen)]) for chosen in itertools.combinations(range(len(pool)), len(values))]
     expected = np.mean([total >= ranks[: len(values)].sum() - 1e-9 for total in sums])
     assert p_larger([float(value) for value in values], [float(value) for value in others]) == pytest.approx(expected)
+
+
+def counted_plainly(values: list[float], others: list[float]) -> float:
+    """Every subset sum of all doubled ranks in one table, as the text books do it."""
+    pool = np.array([*values, *others])
+    ranks = [int(2 * (pool < value).sum() + (pool == value).sum() + 1) for value in pool]
+    ways = np.zeros((len(values) + 1, sum(ranks) + 1))
+    ways[0, 0] = 1.0
+    for rank in ranks:
+        ways[1:, rank:] += ways[:-1, :-rank].copy()
+    return float(ways[-1, sum(ranks[: len(values)]) :].sum()) / math.comb(len(ranks), len(values))
+
+
+@given(data=st.data(), values=st.integers(1, 10), others=st.integers(1, 10), grid=st.sampled_from([3, 12, 1000]))
+@settings(max_examples=60, deadline=None)
+def test_few_turns_are_counted_to_the_last_bit(data: st.DataObject, values: int, others: int, grid: int) -> None:
+    """With many ties, some and hardly any; more new turns than old ones and fewer."""
+    numbers = [float(value) for value in data.draw(st.lists(st.integers(1, grid), min_size=values + others, max_size=values + others))]
+    assert p_larger(numbers[:values], numbers[values:]) == counted_plainly(numbers[:values], numbers[values:])
+
+
+def test_many_turns_take_no_time_and_overflow_nowhere() -> None:
+    """150 turns against 150 took minutes, and 600 against 600 have more ways than a float holds."""
+    assert 0.0 < smallest_p(150, 150) < 1e-80 and smallest_p(600, 600) == 0.0
+    rng, start = np.random.default_rng(0), time.monotonic()
+    for count in (61, 150, 600):
+        new, old = (mean + 0.05 * rng.normal(size=count) for mean in (1.1, 1.0))
+        bound = lower_bound(new.tolist(), old.tolist(), LEVEL)
+        assert bound is not None and 1.05 < bound < 1.1
+    assert time.monotonic() - start < 10  # seen: 0.1 s
+    assert p_larger([2.0] * 600, [2.0] * 600) == 1.0
+
+
+def test_where_counting_ends_the_normal_distribution_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 against 60 both ways; partner: with few turns the two differ, which is why those are counted."""
+    rng = np.random.default_rng(1)
+    new, old = np.round(1.02 + 0.05 * rng.normal(size=60), 2).tolist(), np.round(1 + 0.05 * rng.normal(size=60), 2).tolist()
+    few = ([9.0, 8.0, 7.0, 6.0], [1.0, 2.0, 3.0, 4.0])
+    counted, sure = p_larger(new, old), p_larger(*few)
+    monkeypatch.setattr("gddctl.prove.rank_test.MOST_STEPS", 0)
+    assert counted < 0.1 and p_larger(new, old) == pytest.approx(counted, rel=0.05)
+    assert sure == smallest_p(4, 4) and p_larger(*few) > 1.05 * sure
 
 
 def test_under_no_difference_p_is_no_smaller_than_it_says() -> None:
