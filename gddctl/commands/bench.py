@@ -12,8 +12,12 @@ from gddctl.commands.output import Json, Output, Quiet, Verbose
 from gddctl.core.errors import EnvironmentMissing, UsageError, VerdictError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gddctl.core.config.bench import BenchConfig
     from gddctl.core.reports.latency import LatencyReport, LatencyRow
     from gddctl.core.reports.regression import Regression
+    from gddctl.prove.bench_plan import Subject
 
 ROUNDS = 16  # with which --compare finds what it should, see decision 0022; settings of a run keep their own number
 
@@ -52,7 +56,9 @@ def bench(
     threads: Annotated[int, typer.Option("--threads", min=1)] = 2,
     batch: Annotated[str, typer.Option("--batch", metavar="N,N,...", help="Batch sizes; a row for each.")] = "1",
     scenario: Annotated[ScenarioFlag, typer.Option("--scenario")] = ScenarioFlag.one_at_a_time,
-    rate: Annotated[float | None, typer.Option("--rate", help="offered-load: calls a second. Default: search the highest.")] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="offered-load: calls a second. Default: that of --compare, else search the highest.")
+    ] = None,
     max_p99: Annotated[
         str | None, typer.Option("--max-p99", metavar="MS", help="offered-load: the limit for p99, e.g. 50ms. Default: 3 x one call.")
     ] = None,
@@ -86,9 +92,9 @@ def bench(
     from gddctl.core.config.bench import BenchConfig
     from gddctl.core.config.load import parse
     from gddctl.core.invocation import command_line
-    from gddctl.pipeline.benching import bench_paths, read_report
-    from gddctl.prove.bench_plan import parse_subject, plan
-    from gddctl.prove.regression import require_power
+    from gddctl.pipeline.benching import bench_paths
+    from gddctl.prove.bench_plan import parse_subject
+    from gddctl.prove.regression import rates_of
 
     settings: dict[str, Any] = {
         "threads": threads, "batch": _integers("--batch", batch), "samples": samples, "seconds": seconds, "rounds": rounds,
@@ -101,15 +107,12 @@ def bench(
     config = parse(BenchConfig, settings)
     subjects = [parse_subject(text) for text in artifacts]
     allowed = _share(max_slowdown)
-    old = None
-    if compare is not None:
-        old = read_report(compare)
-        require_power(old, rounds, len(plan(subjects, config).cases) * len(config.scenarios), str(compare))
+    old = None if compare is None else _before(compare, config, subjects)
     progress = BenchProgress(quiet=quiet)
     try:
         report = bench_paths(
-            subjects, config, out=out, force=force, against=compare, files=images or [], evals=evals or [],
-            command=tuple(command_line() or ()), progress=progress.turn, say=progress.say,
+            subjects, config, out=out, force=force, against=compare, rates=None if old is None else rates_of(old), files=images or [],
+            evals=evals or [], command=tuple(command_line() or ()), progress=progress.turn, say=progress.say,
         )  # fmt: skip
     finally:
         progress.close()
@@ -124,6 +127,18 @@ def bench(
     output.done(result, following=f"gddctl eval {subjects[0].path}")
     if compared is not None:
         _judge(compared, allowed, compare)
+
+
+def _before(place: Path, config: BenchConfig, subjects: Sequence[Subject]) -> LatencyReport:
+    """The report to compare with; refused before minutes of measuring where nothing could come of it."""
+    from gddctl.pipeline.benching import read_report
+    from gddctl.prove.bench_plan import plan
+    from gddctl.prove.regression import require_power, require_same_load
+
+    old = read_report(place)
+    require_power(old, config.rounds, len(plan(subjects, config).cases) * len(config.scenarios), str(place))
+    require_same_load(old, config, str(place))
+    return old
 
 
 def _compared(output: Output, old: LatencyReport, new: LatencyReport, allowed: float, path: Path | None) -> Regression:

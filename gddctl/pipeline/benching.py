@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from gddctl.pipeline.datasets import open_usable
 from gddctl.prove.bench_plan import Subject
 from gddctl.prove.latency import Say, bench
 from gddctl.prove.progress import Progress
+from gddctl.prove.regression import Key
 from gddctl.prove.subject import chosen_images
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def bench_paths(
     out: Path | None = None,
     force: bool = False,
     against: Path | None = None,
+    rates: Mapping[Key, float] | None = None,
     files: Sequence[Path] = (),
     evals: Sequence[Path] = (),
     command: tuple[str, ...] = (),
@@ -53,6 +55,7 @@ def bench_paths(
         out: a folder.
         force: move a report that stands in ``out`` aside, once the new one is measured.
         against: the older report that the caller compares with; never moved, so that the next comparison is with the same.
+        rates: calls per second under load, of the rows to compare with.
         files: images whose decoding is timed too.
         evals: results of ``gddctl eval --json``, or run folders, beside those that are found by themselves.
         command: what was typed, kept in the report.
@@ -64,13 +67,13 @@ def bench_paths(
     """
     mious = known_mious([subject.path if isinstance(subject, Subject) else subject for subject in subjects], evals)
     if out is None:
-        report = bench(subjects, config, files=files, mious=mious, progress=progress, say=say)
+        report = bench(subjects, config, files=files, mious=mious, rates=rates, progress=progress, say=say)
         return replace(report, command=command)
     _require_free(out, force=force, against=against)
     with hold(out):  # before minutes of measuring, not after
         raw = out / f".{RAW_NAME}.new"
         try:
-            report = bench(subjects, config, raw_out=raw, files=files, mious=mious, progress=progress, say=say)
+            report = bench(subjects, config, raw_out=raw, files=files, mious=mious, rates=rates, progress=progress, say=say)
             report = replace(report, command=command, raw_file=RAW_NAME)
             _place(report, raw, out, say or log.info)
         finally:

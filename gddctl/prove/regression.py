@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gddctl.core.config.bench import BenchConfig
 from gddctl.core.errors import UsageError
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
 from gddctl.core.reports.regression import LEVEL, Finding, Regression
@@ -69,8 +70,37 @@ def require_power(old: LatencyReport, rounds: int, rows: int, place: str) -> Non
     )
 
 
+def require_same_load(old: LatencyReport, config: BenchConfig, place: str) -> None:
+    """Refuse calls that come otherwise than in every row of ``old``, before minutes of measuring.
+
+    Raises:
+        UsageError: no row of a scenario of this bench, or none with its arrivals or its rate.
+    """
+    if not any(row.scenario in config.scenarios for row in old.rows):
+        there = ", ".join(sorted({row.scenario for row in old.rows}))
+        raise UsageError(f"{place}: its rows are of {there}, this bench's of {', '.join(config.scenarios)}", remedy="choose its --scenario")
+    loads = [row.load for row in old.rows if row.load is not None]
+    if "offered-load" not in config.scenarios or not loads:
+        return
+    if not any(load.arrival == config.arrival for load in loads):
+        raise UsageError(f"{place}: its calls arrive {loads[0].arrival}, not {config.arrival}", remedy=f"--arrival {loads[0].arrival}")
+    if config.rate is not None and not any(np.isclose(load.rate, config.rate) for load in loads):
+        there = ", ".join(f"{rate:.4g}" for rate in sorted({load.rate for load in loads}))
+        raise UsageError(
+            f"{place}: measured at {there} calls a second, not at {config.rate:g}",
+            remedy="leave --rate out: every row then takes the rate that it has there",
+        )
+
+
+def rates_of(old: LatencyReport) -> dict[Key, float]:
+    """Calls per second of the rows under load: what a new row must be offered to compare."""
+    return {key_of(row): row.load.rate for row in old.rows if row.load is not None and 0.0 < row.load.rate < float("inf")}
+
+
 @dataclass(frozen=True)
-class _Key:
+class Key:
+    """What makes two rows the same question; the file's hash is none of it: a new file of the same name is what is asked about."""
+
     model: str
     graph: str
     precision: str
@@ -82,9 +112,9 @@ class _Key:
     cuda_graph: bool | None
 
 
-def key_of(row: LatencyRow) -> _Key:
-    """What makes two rows the same question; the file's hash is none of it: a new file of the same name is what is asked about."""
-    return _Key(
+def key_of(row: LatencyRow) -> Key:
+    """The question that a row answers."""
+    return Key(
         row.model, row.graph, row.precision, row.target, row.backend, row.batch, row.input_size, row.scenario, row.cuda_graph
     )  # fmt: skip
 
@@ -125,7 +155,7 @@ def _differences(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
         if new.load.arrival != old.load.arrival:
             yield f"arrivals {old.load.arrival} before, {new.load.arrival} now"
         if not np.isclose(new.load.rate, old.load.rate):
-            yield f"{old.load.rate:.3g} calls a second before, {new.load.rate:.3g} now; give both the same --rate"
+            yield f"{old.load.rate:.3g} calls a second before, {new.load.rate:.3g} now; leave --rate out"
 
 
 def _gpus(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
@@ -190,7 +220,7 @@ def _closest(row: LatencyRow, rows: Sequence[LatencyRow]) -> str:
     near = [key_of(other) for other in rows if other.model == row.model]
     if not near:
         return "not in the report of before"
-    found = sorted({name for other in near for name in _Key.__dataclass_fields__ if getattr(other, name) != getattr(key, name)})
+    found = sorted({name for other in near for name in Key.__dataclass_fields__ if getattr(other, name) != getattr(key, name)})
     return f"in the report of before only with another {', '.join(found).replace('_', ' ')}"
 
 

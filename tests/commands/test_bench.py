@@ -113,6 +113,25 @@ def test_against_itself_nothing_fires_and_against_a_faster_past_it_leaves_with_3
     assert slower.code == 3 and "1 of 1 rows slower" in slower.err and "regression" in slower.out
 
 
+def test_under_load_the_rate_of_before_is_taken_and_one_that_cannot_be_kept_is_slower(
+    measured: tuple[Path, str], psp: Any, tmp_path: Path
+) -> None:
+    """Without --rate: searched anew, no two benches would ever meet."""
+    words = (psp.fp32_deploy.path, *SMALL, "--no-probe", "--scenario", "offered-load", "--max-slowdown", GENEROUS)
+    done = bench_busy(*words, "--compare", measured[0], "--json")
+    assert done.code == 0 and "8 calls a second, as in the report to compare with" in done.err, done.err
+    (load,) = [row["load"] for row in done.json["rows"]]
+    assert (load["rate"], load["searched"]) == (8.0, False)
+    assert [row["state"] for row in done.json["comparison"]["rows"] if row["turns"] == [8, 8]] == ["no regression shown"]
+    past = json.loads((measured[0] / "latency.json").read_text())
+    for row in past["rows"]:
+        if row["load"]:
+            row["load"]["rate"] = 1e6
+    (tmp_path / "past.json").write_text(json.dumps(past))
+    slower = bench_busy(*words, "--compare", tmp_path / "past.json")
+    assert slower.code == 3 and "slower than before, or other work has the machine: 1e+06 calls a second" in slower.err
+
+
 def refused(*words: str | Path) -> tuple[int, str]:
     """Exit code and all that was said, in this process: sixteen starts of the command line would cost most of a minute."""
     logger = logging.getLogger("gddctl")
@@ -143,6 +162,7 @@ def refused(*words: str | Path) -> tuple[int, str]:
         (("--compare", "list.json"), 5, "list.json: not a latency report"),
         (("--compare", "few.json", "--rounds", "2"), 2, "no test can tell"),
         (("--compare", "words.json"), 5, "words.json: not a latency report (rows.0.rounds_p50_ms.0: input should be a valid number"),
+        (("--compare", "single.json", "--scenario", "offered-load"), 2, "its rows are of one-at-a-time"),
         (("--max-slowdown", "much"), 2, "--max-slowdown much"),
         (("--evals", "other.json"), 2, "no results of an evaluation"),
         (("--image", "broken.json"), 5, "broken.json"),
@@ -156,6 +176,9 @@ def test_refused_before_anything_is_measured(
     (tmp_path / "other.json").write_text('{"schema": 9, "rows": []}')
     (tmp_path / "broken.json").write_text("{not json")
     (tmp_path / "list.json").write_text("[1]")
+    single = json.loads((measured[0] / "latency.json").read_text())
+    single["rows"] = [row for row in single["rows"] if row["scenario"] == "one-at-a-time"]
+    (tmp_path / "single.json").write_text(json.dumps(single))
     few = json.loads((measured[0] / "latency.json").read_text())
     for row in few["rows"]:
         row["rounds_p50_ms"] = row["rounds_p50_ms"][:2]

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gddctl.core.config.bench import BenchConfig
 from gddctl.core.errors import UsageError
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
 from gddctl.core.reports.latency_parts import Limit, Load
 from gddctl.core.reports.regression import LEVEL
 from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, smallest_p
-from gddctl.prove.regression import regression, require_power
+from gddctl.prove.regression import key_of, rates_of, regression, require_power, require_same_load
 
 TURNS = (10.0, 10.1, 9.9, 10.2, 10.05, 9.95, 10.15, 9.85)
 
@@ -237,12 +238,40 @@ def test_rows_that_vanished_and_names_that_mean_two() -> None:
 
 def test_under_load_the_rate_must_be_the_same_and_p99_is_judged() -> None:
     def loaded(rate: float, p99: tuple[float, ...]) -> LatencyRow:
-        load = Load("poisson", 0, rate=rate, throughput=rate, service_p50_ms=10.0)
-        return row(scenario="offered-load", load=load, rounds_p99_ms=p99)
+        return loads(rate, rounds_p99_ms=p99)
 
-    assert "give both the same --rate" in compare([loaded(50.0, TURNS)], [loaded(40.0, TURNS)]).findings[0].incomparable
+    assert "50 calls a second before, 40 now" in compare([loaded(50.0, TURNS)], [loaded(40.0, TURNS)]).findings[0].incomparable
     found = compare([loaded(50.0, TURNS)], [loaded(50.0, times(1.5))])
     assert not found and found.findings[0].what == "p99 of each turn"
+
+
+def loads(rate: float = 50.0, arrival: Any = "poisson", **changes: Any) -> LatencyRow:
+    return row(scenario="offered-load", load=Load(arrival, 0, rate=rate, throughput=rate, service_p50_ms=10.0), **changes)
+
+
+def test_every_row_under_load_has_the_rate_that_its_like_is_to_be_offered() -> None:
+    old = LatencyReport((row(), loads(50.0), loads(20.0, model="b"), loads(-1.0, model="broken")))
+    assert rates_of(old) == {key_of(loads()): 50.0, key_of(loads(model="b")): 20.0}
+
+
+@pytest.mark.parametrize(
+    ("old", "settings", "why"),
+    [
+        ([row()], {}, "its rows are of one-at-a-time, this bench's of offered-load; choose its --scenario"),
+        ([loads()], {"scenarios": ("one-at-a-time",)}, "its rows are of offered-load, this bench's of one-at-a-time"),
+        ([loads()], {"arrival": "fixed"}, "its calls arrive poisson, not fixed; --arrival poisson"),
+        ([loads(), loads(20.0)], {"rate": 40.0}, "measured at 20, 50 calls a second, not at 40; leave --rate out"),
+    ],
+)
+def test_calls_that_come_otherwise_are_refused_before_they_are_measured(old: list[LatencyRow], settings: dict[str, Any], why: str) -> None:
+    """Partner: the same load, or none that is to be compared."""
+    with pytest.raises(UsageError) as caught:
+        require_same_load(LatencyReport(tuple(old)), BenchConfig(**{"scenarios": ("offered-load",), **settings}), "old.json")
+    assert why in str(caught.value)
+    same: list[dict[str, Any]] = [{}, {"rate": 50.0}, {"scenarios": ("one-at-a-time", "offered-load")}]
+    for fine in same:
+        require_same_load(LatencyReport((loads(),)), BenchConfig(**{"scenarios": ("offered-load",), **fine}), "old.json")
+    require_same_load(LatencyReport((row(),)), BenchConfig(scenarios=("one-at-a-time",), arrival="fixed"), "old.json")
 
 
 def test_what_else_changed_is_named() -> None:
