@@ -14,7 +14,7 @@ import numpy as np
 from gddctl.core.config.bench import BenchConfig
 from gddctl.core.errors import UsageError
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
-from gddctl.core.reports.regression import LEVEL, Finding, Regression
+from gddctl.core.reports.regression import GONE, LEVEL, Finding, Regression
 from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, smallest_p
 from gddctl.runtime.gpu_facts import NOT_KNOWN
 
@@ -47,7 +47,7 @@ def regression(old: LatencyReport, new: LatencyReport, *, max_slowdown: float, a
             findings.append(Finding(words, incomparable=_closest(row, old.rows)))
         else:
             findings.append(_compare(by_key[key], row, max_slowdown, settings))
-    findings += [Finding(words_of(row), incomparable="measured before, not now") for row in old.rows if key_of(row) not in now]
+    findings += [Finding(words_of(row), incomparable=GONE) for row in old.rows if key_of(row) not in now]
     return Regression(tuple(_adjusted(findings)), max_slowdown, against)
 
 

@@ -17,10 +17,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from gddctl.cli import app
+from gddctl.commands.bench import _judge
 from gddctl.core.artifact.engine import EngineRecord, write_record
 from gddctl.core.digest import sha256_file
 from gddctl.core.errors import ArtifactError, GddctlError
 from gddctl.core.reports.latency import LatencyReport
+from gddctl.core.reports.regression import Finding, Regression
 from gddctl.pipeline.benching import read_report
 from tests.commands.conftest import Cli, Done
 
@@ -108,6 +110,8 @@ def test_against_itself_nothing_fires_and_against_a_faster_past_it_leaves_with_3
     assert [row["state"] for row in single] == ["no regression shown"] and single[0]["turns"] == [8, 8]
     assert sum(row["incomparable"] == "measured before, not now" for row in rows.values()) == 3
     assert "Mann-Whitney" in same.json["comparison"]["test"]
+    assert (same.json["comparison"]["compared"], same.json["comparison"]["not_compared"]) == (1, 3)
+    assert "warning: " in same.err and "3 of 4 rows were not compared" in same.err and "--strict makes this exit 3" in same.err
     past = doctored(folder, tmp_path / "past.json", 1 / 50)
     slower = bench_busy(*words, "--compare", past, "--max-slowdown", GENEROUS)
     assert slower.code == 3 and "1 of 1 rows slower" in slower.err and "regression" in slower.out
@@ -132,6 +136,36 @@ def test_under_load_the_rate_of_before_is_taken_and_one_that_cannot_be_kept_is_s
     assert slower.code == 3 and "slower than before, or other work has the machine: 1e+06 calls a second" in slower.err
 
 
+SLOWER = Finding("a", ratio=1.5, p_slower=0.001, p_faster=1.0)
+LIKE = Finding("b", ratio=1.0, p_slower=0.5, p_faster=0.5)
+BUSY, MISSING = Finding("c", incomparable="other work had 40 %"), Finding("d", incomparable="measured before, not now")
+
+
+@pytest.mark.parametrize(
+    ("findings", "strict", "code", "said"),
+    [
+        ((LIKE,), True, 0, ""),
+        ((LIKE, MISSING, BUSY), False, 0, "2 of 3 rows were not compared, first of all c: other work had 40 %; --strict makes this exit 3"),
+        ((LIKE, MISSING, BUSY), True, 3, "nothing is shown to be slower, but 2 of 3 rows were not compared"),
+        ((LIKE, MISSING), True, 3, "1 of 2 rows were not compared, first of all d: measured before, not now"),
+        ((BUSY,), False, 2, "none of its rows can be compared"),
+        ((BUSY,), True, 3, "1 of 1 rows were not compared"),
+        ((SLOWER, BUSY), False, 3, "1 of 1 rows slower than in old.json by more than 5 %, most of all a: 1.50 times (p 0.001); besides, 1"),
+    ],
+)
+def test_rows_that_nobody_compared_are_told_and_with_strict_do_not_pass(
+    findings: tuple[Finding, ...], strict: bool, code: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    left, words = 0, ""
+    with caplog.at_level(logging.WARNING, logger="gddctl"):
+        try:
+            _judge(Regression(findings, 0.05, "old.json"), 0.05, Path("old.json"), strict=strict)
+        except GddctlError as error:
+            left, words = error.exit_code, str(error)
+    assert (left, said in words + caplog.text) == (code, True), words + caplog.text
+    assert bool(words + caplog.text) == bool(said)
+
+
 def refused(*words: str | Path) -> tuple[int, str]:
     """Exit code and all that was said, in this process: sixteen starts of the command line would cost most of a minute."""
     logger = logging.getLogger("gddctl")
@@ -153,6 +187,7 @@ def refused(*words: str | Path) -> tuple[int, str]:
         (("--device", "cpu,gpu"), 2, "devices"),
         (("--samples", "0"), 2, "samples"),
         (("--seconds", "inf"), 2, "seconds: input should be a finite number"),
+        (("--strict",), 2, "--strict without --compare"),
         (("--rate", "10"), 2, "--scenario offered-load"),
         (("--scenario", "offered-load", "--rate", "-1"), 2, "rate"),
         (("--scenario", "offered-load", "--max-p99", "soon"), 2, "--max-p99 soon"),
