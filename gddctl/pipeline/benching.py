@@ -17,10 +17,10 @@ from gddctl.core.artifact.card import is_bundle
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.bench import BenchConfig
 from gddctl.core.config.sections import DataConfig
-from gddctl.core.errors import ArtifactError, UsageError
+from gddctl.core.errors import ArtifactError, Interrupted, UsageError
 from gddctl.core.files import disk_error, read_as, read_json, write_json
 from gddctl.core.reports.latency import LatencyReport
-from gddctl.core.workspace import hold, place_aside
+from gddctl.core.workspace import hold, place_aside, remove_if_empty
 from gddctl.pipeline.datasets import open_usable
 from gddctl.prove.bench_plan import Subject
 from gddctl.prove.latency import Say, bench
@@ -64,20 +64,27 @@ def bench_paths(
 
     Raises:
         UsageError: ``out`` is a file or in use, or holds a report; nothing was measured then.
+        Interrupted: by Ctrl-C, with ``out``: a report is of all its turns or is none.
     """
     mious = known_mious([subject.path if isinstance(subject, Subject) else subject for subject in subjects], evals)
     if out is None:
         report = bench(subjects, config, files=files, mious=mious, rates=rates, progress=progress, say=say)
         return replace(report, command=command)
     _require_free(out, force=force, against=against)
+    new = not out.exists()
     with hold(out):  # before minutes of measuring, not after
         raw = out / f".{RAW_NAME}.new"
         try:
             report = bench(subjects, config, raw_out=raw, files=files, mious=mious, rates=rates, progress=progress, say=say)
             report = replace(report, command=command, raw_file=RAW_NAME)
             _place(report, raw, out, say or log.info)
+        except KeyboardInterrupt as error:
+            words = f"interrupted before every turn was taken: nothing of this bench is in {out}"
+            raise Interrupted(words, remedy="start the same command again; fewer --rounds or --seconds end sooner") from error
         finally:
             raw.unlink(missing_ok=True)
+            if new:
+                remove_if_empty(out)
     return report
 
 

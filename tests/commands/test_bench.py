@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from gddctl.core.errors import ArtifactError, GddctlError
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.regression import Finding, Regression
 from gddctl.pipeline.benching import read_report
-from tests.commands.conftest import Cli, Done
+from tests.commands.conftest import GDDCTL, Cli, Done
 
 SMALL = ("--threads", "1", "--samples", "16", "--seconds", "0", "--rounds", "8")
 GENEROUS = "900%"  # ten times as slow: no machine that tests run on is that unsteady from one minute to the next
@@ -266,6 +267,32 @@ def test_a_report_is_never_replaced_in_silence(psp: Any, cli: Cli, measured: tup
     assert {path.name: path.read_bytes() for path in aside.iterdir()} == {name: before[name] for name in before if name != ".lock"}
     assert {path.name for path in out.iterdir()} == {".lock", aside.name, "latency.json", "latency.npz", "latency.html"}
     assert len(read_report(out).rows) == 1 and len(read_report(aside).rows) == 4 and read_report(out).raw_file == "latency.npz"
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["a new folder", "one with a file"])
+def test_an_interrupted_bench_says_that_it_kept_nothing_and_leaves_nothing(psp: Any, tmp_path: Path, before: bool) -> None:
+    out = tmp_path / "out"
+    if before:
+        out.mkdir()
+        (out / "mine").write_text("x")
+    words = [GDDCTL, "bench", str(psp.fp32_deploy.path), "--seconds", "600", "--out", str(out)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if "warm up" in line:
+                break
+        assert (out / ".lock").exists()
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=120)
+    assert child.returncode == 130 and f"nothing of this bench is in {out}" in said, said
+    assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == ["mine"] if before else not out.exists()
+
+
+def test_a_bench_that_is_refused_leaves_no_folder(psp: Any, tmp_path: Path) -> None:
+    pictures = tmp_path / "picture.onnx"
+    pictures.write_bytes(b"x")
+    assert refused(pictures, *SMALL, "--out", tmp_path / "out")[0] == 5
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_the_machine_cannot_run(psp: Any, cli: Cli, tmp_path: Path) -> None:
