@@ -207,6 +207,8 @@ class Entry:
             file=path.name,
             file_bytes=(path / WEIGHTS_NAME if path.is_dir() else path).stat().st_size,
             verified="" if path.is_dir() else verified_words(info["census"]), weights_sha256=info["weights_sha256"],
+            calibration_sha256=info["calibration_sha256"], opset=said["opset"], build_seconds=said["build_seconds"],
+            max_ms=float(samples.max()),
             sensed=sensed(turns.traces, turns.windows, images=samples.size * self.case.batch, on_gpu=self.on_gpu, steady=self.stable),
             memory=Memory(
                 self.finished["peak_rss"], self.device_memory, self.device_memory_source, _int(environment.get("activation bytes"))

@@ -69,6 +69,8 @@ def test_the_report_holds_everything_that_was_measured(measured: tuple[Path, str
         assert row.memory is not None and row.memory.peak_rss and row.memory.peak_rss > 30e6 and row.memory.device is None
         assert row.work is not None and row.work.macs and row.arithmetic_share and 0 < row.arithmetic_share < 2
         assert len(row.rounds_p50_ms) == len(row.rounds_p99_ms) == 8 and row.file_bytes
+        assert row.opset == 20 and row.build_seconds is None and row.max_ms is not None and row.max_ms >= row.p99_ms
+        assert (row.calibration_sha256 is not None) == (row.precision == "int8")
     fp32, loaded, int8, _ = report.rows
     assert fp32.miou == 0.4321 and int8.miou is None and int8.verified.startswith("int8 ") and fp32.verified.startswith("fp32 ")
     assert (
@@ -79,6 +81,7 @@ def test_the_report_holds_everything_that_was_measured(measured: tuple[Path, str
     assert loaded.load.service_p50_ms <= loaded.p99_ms
     with np.load(folder / "latency.npz") as raw:
         assert {"inference_0", "turn_0", "preprocess_0", "postprocess_0", "decode_0", "service_1"} <= set(raw.files)
+        assert raw["inference_0"].max() == fp32.max_ms
         assert raw["service_1"].size == raw["inference_1"].size == loaded.samples
 
 
