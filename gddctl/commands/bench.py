@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +13,14 @@ from gddctl.commands.output import Json, Output, Quiet, Verbose
 from gddctl.core.errors import EnvironmentMissing, UsageError, VerdictError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gddctl.core.config.bench import BenchConfig
     from gddctl.core.reports.latency import LatencyReport, LatencyRow
     from gddctl.core.reports.regression import Regression
+    from gddctl.prove.bench_plan import Subject
+
+log = logging.getLogger(__name__)
 
 ROUNDS = 16  # with which --compare finds what it should, see decision 0022; settings of a run keep their own number
 
@@ -52,7 +59,9 @@ def bench(
     threads: Annotated[int, typer.Option("--threads", min=1)] = 2,
     batch: Annotated[str, typer.Option("--batch", metavar="N,N,...", help="Batch sizes; a row for each.")] = "1",
     scenario: Annotated[ScenarioFlag, typer.Option("--scenario")] = ScenarioFlag.one_at_a_time,
-    rate: Annotated[float | None, typer.Option("--rate", help="offered-load: calls a second. Default: search the highest.")] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="offered-load: calls a second. Default: that of --compare, else search the highest.")
+    ] = None,
     max_p99: Annotated[
         str | None, typer.Option("--max-p99", metavar="MS", help="offered-load: the limit for p99, e.g. 50ms. Default: 3 x one call.")
     ] = None,
@@ -72,8 +81,12 @@ def bench(
     compare: Annotated[
         Path | None, typer.Option("--compare", metavar="OLD.json", help="Leave with 3 where a row is slower than in this report.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --compare: leave with 3 also where a row of either report was not compared.")
+    ] = False,
     max_slowdown: Annotated[str, typer.Option("--max-slowdown", metavar="5%", help="With --compare: what is allowed.")] = "5%",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write latency.json, the raw samples and latency.html here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Move a report that stands at --out aside instead of refusing it.")] = False,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -85,9 +98,9 @@ def bench(
     from gddctl.core.config.bench import BenchConfig
     from gddctl.core.config.load import parse
     from gddctl.core.invocation import command_line
-    from gddctl.pipeline.benching import bench_paths, read_report
-    from gddctl.prove.bench_plan import parse_subject, plan
-    from gddctl.prove.regression import require_power
+    from gddctl.pipeline.benching import bench_paths
+    from gddctl.prove.bench_plan import parse_subject
+    from gddctl.prove.regression import rates_of
 
     settings: dict[str, Any] = {
         "threads": threads, "batch": _integers("--batch", batch), "samples": samples, "seconds": seconds, "rounds": rounds,
@@ -96,19 +109,16 @@ def bench(
         "arrival": arrival.value, "seed": seed, "rate": rate, "max_p99_ms": None if max_p99 is None else _milliseconds(max_p99),
         "cuda_graph": cuda_graph.value, "probe": probe,
     }  # fmt: skip
-    _check(scenario, rate, max_p99)
+    _check(scenario, rate, max_p99, strict=strict and compare is None)
     config = parse(BenchConfig, settings)
     subjects = [parse_subject(text) for text in artifacts]
     allowed = _share(max_slowdown)
-    old = None
-    if compare is not None:
-        old = read_report(compare)
-        require_power(old, rounds, len(plan(subjects, config).cases) * len(config.scenarios), str(compare))
+    old = None if compare is None else _before(compare, config, subjects)
     progress = BenchProgress(quiet=quiet)
     try:
         report = bench_paths(
-            subjects, config, out=out, files=images or [], evals=evals or [], command=tuple(command_line() or ()),
-            progress=progress.turn, say=progress.say,
+            subjects, config, out=out, force=force, against=compare, rates=None if old is None else rates_of(old), files=images or [],
+            evals=evals or [], command=tuple(command_line() or ()), progress=progress.turn, say=progress.say,
         )  # fmt: skip
     finally:
         progress.close()
@@ -122,7 +132,19 @@ def bench(
     result = report.to_json() | ({} if compared is None else {"comparison": compared.to_json()})
     output.done(result, following=f"gddctl eval {subjects[0].path}")
     if compared is not None:
-        _judge(compared, allowed, compare)
+        _judge(compared, allowed, compare, strict=strict)
+
+
+def _before(place: Path, config: BenchConfig, subjects: Sequence[Subject]) -> LatencyReport:
+    """The report to compare with; refused before minutes of measuring where nothing could come of it."""
+    from gddctl.pipeline.benching import read_report
+    from gddctl.prove.bench_plan import plan
+    from gddctl.prove.regression import require_power, require_same_load
+
+    old = read_report(place)
+    require_power(old, config.rounds, len(plan(subjects, config).cases) * len(config.scenarios), str(place))
+    require_same_load(old, config, str(place))
+    return old
 
 
 def _compared(output: Output, old: LatencyReport, new: LatencyReport, allowed: float, path: Path | None) -> Regression:
@@ -141,16 +163,31 @@ def _compared(output: Output, old: LatencyReport, new: LatencyReport, allowed: f
     return compared
 
 
-def _judge(compared: Regression, allowed: float, path: Path | None) -> None:
-    """Leave with 3 where a row is slower, with 2 where nothing was compared."""
+def _judge(compared: Regression, allowed: float, path: Path | None, *, strict: bool) -> None:
+    """Leave with 3 where a row is slower, or was not compared and all must be; with 2 where nothing was."""
+    left = _left(compared)
     if compared.regressions:
         worst = max(compared.regressions, key=lambda finding: finding.ratio or 0.0)
         raise VerdictError(
             f"{len(compared.regressions)} of {compared.compared} rows slower than in {path} by more than {100 * allowed:g} %, "
-            f"most of all {worst.row}: {worst.ratio:.2f} times (p {worst.p_slower:.2g})"
+            f"most of all {worst.row}: {worst.ratio:.2f} times (p {worst.p_slower:.2g}){f'; besides, {left}' if left else ''}"
         )
+    if strict and left:
+        raise VerdictError(f"{path}: nothing is shown to be slower, but {left}", remedy="the reasons stand above; --strict lets none pass")
     if not compared.compared:
         raise UsageError(f"{path}: none of its rows can be compared with this bench", remedy="the reasons stand above")
+    if left:
+        log.warning("%s: %s; --strict makes this exit 3", path, left)
+
+
+def _left(compared: Regression) -> str:
+    """How many rows nothing is said of, and why not of the first; empty for none."""
+    from gddctl.core.reports.regression import GONE
+
+    if not (left := compared.open):
+        return ""
+    first = min(left, key=lambda finding: finding.incomparable == GONE)  # of this bench before those of the older report alone
+    return f"{len(left)} of {len(compared.findings)} rows were not compared, first of all {first.row}: {first.incomparable}"
 
 
 def _footnotes(output: Output, report: LatencyReport) -> None:
@@ -181,7 +218,9 @@ def _page(output: Output, folder: Path) -> None:
         output.say(f"no page: {error}")
 
 
-def _check(scenario: ScenarioFlag, rate: float | None, max_p99: str | None) -> None:
+def _check(scenario: ScenarioFlag, rate: float | None, max_p99: str | None, *, strict: bool) -> None:
+    if strict:
+        raise UsageError("--strict without --compare: there is nothing to be strict about", remedy="add --compare OLD.json")
     if scenario is ScenarioFlag.one_at_a_time and (rate is not None or max_p99 is not None):
         raise UsageError("--rate and --max-p99 belong to the scenario offered-load", remedy="add --scenario offered-load")
 

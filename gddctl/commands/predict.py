@@ -93,7 +93,8 @@ def predict(
             report = predict_into(Path(out), runtime, items, settings, watcher, force=force)
             _say(voice, report, Path(out), model)
     if not report:
-        raise DataError(_failures(report, len(items)), remedy="the others are finished; replace these and start the same command again")
+        remedy = "the others are finished; replace or rename these and start the same command again"
+        raise DataError(_failures(report, len(items)), remedy=remedy)
 
 
 def _say(voice: Output, report: PredictReport, out: Path, model: Path) -> None:
@@ -108,7 +109,7 @@ def _say(voice: Output, report: PredictReport, out: Path, model: Path) -> None:
 def _failures(report: PredictReport, inputs: int) -> str:
     named = [failure.error for failure in report.failures[:_SHOWN]]
     more = len(report.failures) - len(named)
-    return f"{len(report.failures)} of {inputs} inputs could not be read: {' | '.join(named)}{f' | and {more} more' if more else ''}"
+    return f"{len(report.failures)} of {inputs} inputs failed: {' | '.join(named)}{f' | and {more} more' if more else ''}"
 
 
 def _listed() -> list[str]:

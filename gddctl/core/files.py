@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -16,17 +17,21 @@ from gddctl.core.errors import ArtifactError, RunFailed, UsageError
 
 T = TypeVar("T")
 
+_ROOMY = 200  # bytes of a name that leaves room for what a temporary one has more: a process, a token, a suffix
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is fsynced and renamed over ``path``, else removed.
 
     Raises:
+        UsageError: the name is longer than the file system takes; told before anything is written.
         RunFailed: the disk is full or not writable (exit 6); what stood at ``path`` before still stands.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f".{_short(path.name)}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _require_name(path)
         yield temporary
         _fsync(temporary)
         temporary.replace(path)
@@ -45,9 +50,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Names are chosen before anything is made, so that an interrupt at any line leaves either the old folder or the new one and no third.
     """
     token = f"{os.getpid()}-{secrets.token_hex(4)}"
-    temporary, old = path.with_name(f".{path.name}.tmp-{token}"), path.with_name(f".{path.name}.old-{token}")
+    stem = _short(path.name)
+    temporary, old = path.with_name(f".{stem}.tmp-{token}"), path.with_name(f".{stem}.old-{token}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _require_name(path)
         temporary.mkdir()
         yield temporary
         for member in temporary.rglob("*"):
@@ -131,6 +138,18 @@ def read_optional(path: Path, parse: Callable[[Any], T]) -> T | None:
     return read_as(path, parse) if path.is_file() else None
 
 
+def _short(name: str) -> str:
+    """``name``, or a digest of it where there would be no room for what a temporary name adds to it (255 bytes in most file systems)."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= _ROOMY else hashlib.sha256(encoded).hexdigest()[:16]
+
+
+def _require_name(path: Path) -> None:
+    """Ask the kernel whether ``path`` can be a name at all: a shorter temporary name would hide it until the work is done."""
+    with suppress(FileNotFoundError):
+        path.lstat()
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -139,8 +158,11 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def disk_error(path: Path, error: OSError) -> RunFailed:
+def disk_error(path: Path, error: OSError) -> RunFailed | UsageError:
     """What went wrong while writing at ``path``, in words, with the remedy."""
+    if error.errno == errno.ENAMETOOLONG:
+        words = f"{path}: the name is longer than the file system takes ({len(os.fsencode(path.name))} bytes)"
+        return UsageError(words, remedy="give it, or the file that it is named after, a shorter name")
     if error.errno == errno.ENOSPC:
         there = next(folder for folder in path.absolute().parents if folder.is_dir())
         free = shutil.disk_usage(there).free // 2**20

@@ -51,6 +51,14 @@ def hold(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def remove_if_empty(folder: Path) -> None:
+    """Remove ``folder``, which the caller holds, where there is nothing in it but the lock."""
+    with suppress(OSError):  # nothing is lost where it stays
+        if all(item.name == _LOCK for item in folder.iterdir()):
+            (folder / _LOCK).unlink()
+            folder.rmdir()
+
+
 def claim(folder: Path, *, digest: str, settings: Mapping[str, Any], force: bool) -> bool:
     """Make ``folder`` the home of the run with this ``digest``; True when it already was, so that the run goes on.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,20 @@ from gddctl.core.artifact.card import is_bundle
 from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.bench import BenchConfig
 from gddctl.core.config.sections import DataConfig
-from gddctl.core.errors import ArtifactError, UsageError
-from gddctl.core.files import read_as, read_json, write_json
+from gddctl.core.errors import ArtifactError, Interrupted, UsageError
+from gddctl.core.files import disk_error, read_as, read_json, write_json
 from gddctl.core.reports.latency import LatencyReport
-from gddctl.core.workspace import hold
+from gddctl.core.workspace import hold, place_aside, remove_if_empty
 from gddctl.pipeline.datasets import open_usable
 from gddctl.prove.bench_plan import Subject
 from gddctl.prove.latency import Say, bench
 from gddctl.prove.progress import Progress
+from gddctl.prove.regression import Key
 from gddctl.prove.subject import chosen_images
 
-REPORT_NAME, RAW_NAME = "latency.json", "latency.npz"
+log = logging.getLogger(__name__)
+
+REPORT_NAME, RAW_NAME, PAGE_NAME = "latency.json", "latency.npz", "latency.html"
 
 
 def bench_paths(
@@ -33,6 +38,9 @@ def bench_paths(
     config: BenchConfig,
     *,
     out: Path | None = None,
+    force: bool = False,
+    against: Path | None = None,
+    rates: Mapping[Key, float] | None = None,
     files: Sequence[Path] = (),
     evals: Sequence[Path] = (),
     command: tuple[str, ...] = (),
@@ -45,6 +53,9 @@ def bench_paths(
         subjects: bundles and exported files.
         config: what to measure.
         out: a folder.
+        force: move a report that stands in ``out`` aside, once the new one is measured.
+        against: the older report that the caller compares with; never moved, so that the next comparison is with the same.
+        rates: calls per second under load, of the rows to compare with.
         files: images whose decoding is timed too.
         evals: results of ``gddctl eval --json``, or run folders, beside those that are found by themselves.
         command: what was typed, kept in the report.
@@ -52,17 +63,64 @@ def bench_paths(
         say: called with what begins.
 
     Raises:
-        UsageError: ``out`` is a file or in use; nothing was measured then.
+        UsageError: ``out`` is a file or in use, or holds a report; nothing was measured then.
+        Interrupted: by Ctrl-C, with ``out``: a report is of all its turns or is none.
     """
     mious = known_mious([subject.path if isinstance(subject, Subject) else subject for subject in subjects], evals)
     if out is None:
-        report = bench(subjects, config, files=files, mious=mious, progress=progress, say=say)
+        report = bench(subjects, config, files=files, mious=mious, rates=rates, progress=progress, say=say)
         return replace(report, command=command)
+    _require_free(out, force=force, against=against)
+    new = not out.exists()
     with hold(out):  # before minutes of measuring, not after
-        report = bench(subjects, config, raw_out=out / RAW_NAME, files=files, mious=mious, progress=progress, say=say)
-        report = replace(report, command=command)
-        write_json(out / REPORT_NAME, report.to_json())
+        raw = out / f".{RAW_NAME}.new"
+        try:
+            report = bench(subjects, config, raw_out=raw, files=files, mious=mious, rates=rates, progress=progress, say=say)
+            report = replace(report, command=command, raw_file=RAW_NAME)
+            _place(report, raw, out, say or log.info)
+        except KeyboardInterrupt as error:
+            words = f"interrupted before every turn was taken: nothing of this bench is in {out}"
+            raise Interrupted(words, remedy="start the same command again; fewer --rounds or --seconds end sooner") from error
+        finally:
+            raw.unlink(missing_ok=True)
+            if new:
+                remove_if_empty(out)
     return report
+
+
+def _require_free(out: Path, *, force: bool, against: Path | None) -> None:
+    """Refuse to replace a report, before minutes of measuring.
+
+    Raises:
+        UsageError: one stands in ``out``, and nobody said ``force``, or it is what is compared with.
+    """
+    there = _standing(out)
+    if against is not None and any(path.resolve() == report_file(against).resolve() for path in there):
+        raise UsageError(f"{out}: holds the report that --compare compares with", remedy="choose another --out: the one of before stays")
+    if there and not force:
+        raise UsageError(
+            f"{out}: holds a report already ({', '.join(path.name for path in there)})",
+            remedy="choose another --out, or --force to move it aside",
+        )
+
+
+def _place(report: LatencyReport, raw: Path, out: Path, say: Say) -> None:
+    """The report and its samples into ``out``; what stood there goes to ``latency.old-TIME`` beside them."""
+    try:
+        if there := _standing(out):
+            aside = place_aside(out / "latency")
+            aside.mkdir()
+            for path in there:
+                path.rename(aside / path.name)
+            say(f"the report that stood in {out} is now in {aside}")
+        raw.replace(out / RAW_NAME)
+    except OSError as error:
+        raise disk_error(out, error) from error
+    write_json(out / REPORT_NAME, report.to_json())
+
+
+def _standing(out: Path) -> list[Path]:
+    return [path for name in (REPORT_NAME, RAW_NAME, PAGE_NAME) if os.path.lexists(path := out / name)]
 
 
 def bench_into(
@@ -83,6 +141,11 @@ def bench_images(data: DataConfig, count: int = 8) -> tuple[list[NDArray[np.uint
     return [dataset[index].image for index in chosen], files
 
 
+def report_file(place: Path) -> Path:
+    """The report at ``place``: the file itself, or the one in that folder."""
+    return place / REPORT_NAME if place.is_dir() else place
+
+
 def read_report(place: Path) -> LatencyReport:
     """An earlier report: its file, or the folder it lies in.
 
@@ -90,7 +153,7 @@ def read_report(place: Path) -> LatencyReport:
         UsageError: nothing there.
         ArtifactError: not a latency report that this version reads.
     """
-    path = place / REPORT_NAME if place.is_dir() else place
+    path = report_file(place)
     if not path.is_file():
         raise UsageError(f"{path}: no such file", remedy="make one with: gddctl bench MODEL... --out FOLDER")
     remedy = "measure again with: gddctl bench MODEL... --out FOLDER"
@@ -119,11 +182,11 @@ def known_mious(artifacts: Sequence[Path], evals: Sequence[Path] = ()) -> dict[s
     known: dict[str, float] = {}
     for path in artifacts:
         if is_bundle(path):
-            known |= _mious(read_card(path).evaluation or {})
+            known |= _mious(read_card(path).evaluation) or {}
     folders = {parent for path in artifacts for parent in (path.resolve().parent, path.resolve().parent.parent)}
     for folder in sorted(folders):
         if (folder / "eval.json").is_file():
-            known |= _mious(read_json(folder / "eval.json"))
+            known |= _lying_beside(folder / "eval.json")
     for place in evals:
         path = place / "eval.json" if place.is_dir() else place
         found = _mious(read_json(path)) if path.is_file() else {}
@@ -133,8 +196,22 @@ def known_mious(artifacts: Sequence[Path], evals: Sequence[Path] = ()) -> dict[s
     return known
 
 
-def _mious(value: Any) -> dict[str, float]:
-    """Of one report, or of the reports of a run folder."""
-    reports = value.get("models", {}).values() if isinstance(value, dict) and "models" in value else [value]
-    pairs = [(report.get("sha256"), report.get("miou")) for report in reports if isinstance(report, dict)]
-    return {sha: miou for sha, miou in pairs if isinstance(sha, str) and isinstance(miou, float)}
+def _lying_beside(path: Path) -> dict[str, float]:
+    """What a file that nobody named says; one that is damaged, or of another program, costs no measurement."""
+    try:
+        found, why = _mious(read_json(path)), f"{path}: no results of an evaluation"
+    except (ArtifactError, UsageError) as error:
+        found, why = None, error.message
+    if found is None:
+        log.warning("%s; mIoU is not known from this file beside the model", why)
+    return found or {}
+
+
+def _mious(value: Any) -> dict[str, float] | None:
+    """mIoU by hash of one report, or of the reports of a run folder; None for JSON of another form."""
+    models = value.get("models", {"": value}) if isinstance(value, dict) else None
+    if not isinstance(models, dict):
+        return None
+    pairs = [(report.get("sha256"), report.get("miou")) for report in models.values() if isinstance(report, dict)]
+    known = {sha: miou for sha, miou in pairs if isinstance(sha, str) and isinstance(miou, float) and 0.0 <= miou <= 1.0}
+    return known if known or not models else None

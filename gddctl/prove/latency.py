@@ -26,6 +26,7 @@ from gddctl.prove.gauge import Gauged, with_gauges
 from gddctl.prove.latency_channel import WorkerChannel
 from gddctl.prove.latency_entry import STEPS_DOWN, Entry
 from gddctl.prove.progress import Progress
+from gddctl.prove.regression import Key
 from gddctl.prove.sensors.energy import drawn, source_of
 from gddctl.prove.sensors.nvml import NvmlSensor
 from gddctl.prove.sensors.rails import RailSensor
@@ -51,6 +52,7 @@ def bench(
     images: Sequence[NDArray[np.uint8]] | None = None,
     files: Sequence[Path] = (),
     mious: Mapping[str, float] | None = None,
+    rates: Mapping[Key, float] | None = None,
     progress: Progress | None = None,
     say: Say | None = None,
     root: Path = Path("/"),
@@ -68,12 +70,14 @@ def bench(
         images: decoded (H, W, 3) uint8 RGB; the same for all. None: ``files``, else one drawn from a fixed seed, of the network's size.
         files: image files whose decoding is timed too.
         mious: mIoU 0..1 by SHA-256, for the rows.
+        rates: calls per second under load of the rows to compare with; those of others are searched for.
         progress: called with (done, of) turns.
         say: called with what is being done, in words.
         root: of the file system that sensors are read from.
 
     Raises:
         UsageError: no paths, a path that is not a model, a rate or a bound that cannot be kept.
+        VerdictError: a rate of before that cannot be kept any more.
         RunFailed: a child died; the message names the artifact and carries its last words.
         GddctlError: what else a child met while opening its artifact.
     """
@@ -83,7 +87,7 @@ def bench(
         np.savez(inputs, *_images(images, files, made))
         started = time.strftime("%Y-%m-%d %H:%M %z")
         channels = [stack.enter_context(WorkerChannel(case.path, threads=config.threads)) for case in made.cases]
-        entries = [Entry(case, channel, config, started) for case, channel in zip(made.cases, channels, strict=True)]
+        entries = [Entry(case, channel, config, started, rates or {}) for case, channel in zip(made.cases, channels, strict=True)]
         nvml, sensors = NvmlSensor(), _sensors(config, root)
         sensors.append(nvml)
         for entry in entries:
@@ -94,8 +98,10 @@ def bench(
             tell(f"warm up {entry.case}")
             _watching_memory(entry, nvml, root, entry.warm)
         for entry in entries:
-            if "offered-load" in config.scenarios and config.rate is None:
+            if "offered-load" in config.scenarios and entry.given is None:
                 tell(f"search the rate of {entry.case} whose p99 is within {entry.bound_ms:.1f} ms")
+            elif "offered-load" in config.scenarios and config.rate is None:
+                tell(f"{entry.case}: {entry.given:.4g} calls a second, as in the report to compare with")
             entry.find_rate()
         _measure(entries, config, sensors, progress, tell)
         for entry in entries:

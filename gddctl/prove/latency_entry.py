@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from gddctl.core.artifact.card import WEIGHTS_NAME
 from gddctl.core.config.bench import BenchConfig, ScenarioName
-from gddctl.core.errors import UsageError
+from gddctl.core.errors import UsageError, VerdictError
 from gddctl.core.reports.latency import LatencyRow
 from gddctl.core.reports.latency_parts import Load, Memory, Span, Split
 from gddctl.prove.bench_plan import Case
 from gddctl.prove.latency_channel import WorkerChannel
 from gddctl.prove.load import search_rate
+from gddctl.prove.regression import Key
 from gddctl.prove.sampling import NS_PER_MS, summarise
 from gddctl.prove.sensors.reading import Sensor
 from gddctl.prove.sensors.sampler import Sampler, Trace
@@ -91,6 +92,7 @@ class Entry:
     channel: WorkerChannel
     config: BenchConfig
     started: str
+    before: Mapping[Key, float] = field(default_factory=dict)  # rates of rows to compare with, calls per second
     described: dict[str, Any] = field(default_factory=dict)
     finished: dict[str, Any] = field(default_factory=dict)
     warmup_samples: int = 0
@@ -106,6 +108,20 @@ class Entry:
     def on_gpu(self) -> bool:
         """Whether it computes on a device of its own."""
         return not self.described["backend"].endswith("-cpu")
+
+    @property
+    def given(self) -> float | None:
+        """The rate under load, calls per second, where it is not searched for: as named, or that of the row to compare with."""
+        return self.config.rate if self.config.rate is not None else self.before.get(self._key)
+
+    @property
+    def _key(self) -> Key:
+        said, info, case = self.described, self.described["info"], self.case
+        return Key(
+            model=said["model"], graph=info["graph"], precision=info["precision"], target=info["target"], backend=said["backend"],
+            batch=case.batch, input_size=(said["input_size"][0], said["input_size"][1]), scenario="offered-load",
+            cuda_graph=case.cuda_graph if self.on_gpu else None,
+        )  # fmt: skip
 
     def open(self, images: Path, files: Sequence[Path]) -> None:
         """Load the artifact and answer one batch."""
@@ -130,11 +146,11 @@ class Entry:
         return self.config.max_p99_ms if self.config.max_p99_ms is not None else DEFAULT_BOUND * self.call_seconds * 1000.0
 
     def find_rate(self) -> None:
-        """Under load: the rate that was given, or the highest one that keeps the bound."""
+        """Under load: the rate that is given, or the highest one that keeps the bound."""
         if "offered-load" not in self.config.scenarios:
             return
-        if self.config.rate is not None:
-            self.rate = self.config.rate
+        if self.given is not None:
+            self.rate = self.given
             return
         found = search_rate(self._trial, bound_ms=self.bound_ms, capacity=1.0 / self.call_seconds)
         self.trials += found.trials
@@ -155,7 +171,7 @@ class Entry:
 
     def step_down(self) -> bool:
         """Whether the searched rate was not confirmed by its turns, and was lowered: the turns are to be run again."""
-        if "offered-load" not in self.turns or self.config.rate is not None or self._kept():
+        if "offered-load" not in self.turns or self.given is not None or self._kept():
             return False
         turns = self.turns["offered-load"]
         self.trials.append((self.rate, float(np.percentile(np.concatenate(turns.samples), 99))))
@@ -191,6 +207,8 @@ class Entry:
             file=path.name,
             file_bytes=(path / WEIGHTS_NAME if path.is_dir() else path).stat().st_size,
             verified="" if path.is_dir() else verified_words(info["census"]), weights_sha256=info["weights_sha256"],
+            calibration_sha256=info["calibration_sha256"], opset=said["opset"], build_seconds=said["build_seconds"],
+            max_ms=float(samples.max()),
             sensed=sensed(turns.traces, turns.windows, images=samples.size * self.case.batch, on_gpu=self.on_gpu, steady=self.stable),
             memory=Memory(
                 self.finished["peak_rss"], self.device_memory, self.device_memory_source, _int(environment.get("activation bytes"))
@@ -200,7 +218,7 @@ class Entry:
     def _load_of(self, turns: Turns) -> Load:
         answered = sum(turn.size for turn in turns.samples) * self.case.batch
         seconds = sum(end - start for spans in turns.windows for start, end in spans) / 1e9
-        searched, service = self.config.rate is None, float(np.median(np.concatenate(turns.service)))
+        searched, service = self.given is None, float(np.median(np.concatenate(turns.service)))
         bounded = searched or self.config.max_p99_ms is not None
         return Load(
             arrival=self.config.arrival, seed=self.config.seed, rate=self.rate, throughput=answered / seconds, service_p50_ms=service,
@@ -239,11 +257,18 @@ class Entry:
 
         Raises:
             UsageError: a rate beyond what one call after another answers, or a bound below one call.
+            VerdictError: the rate of before is beyond what is answered now.
         """
         if "offered-load" not in self.config.scenarios:
             return
-        median_ms, rate, bound = self.call_seconds * 1000.0, self.config.rate, self.config.max_p99_ms
+        median_ms, rate, bound = self.call_seconds * 1000.0, self.given, self.config.max_p99_ms
         if rate is not None and rate * self.call_seconds >= 1.0:
+            if self.config.rate is None:
+                raise VerdictError(
+                    f"{self.case}: slower than before, or other work has the machine: {rate:.4g} calls a second were answered then; "
+                    f"one takes {median_ms:.2f} ms now, so that at most {1.0 / self.call_seconds:.1f} a second are",
+                    remedy="bench it with --scenario one-at-a-time --compare to tell which",
+                )
             raise UsageError(
                 f"{self.case}: {rate:g} calls a second cannot last: one takes {median_ms:.2f} ms, so that at most "
                 f"{1.0 / self.call_seconds:.1f} a second are answered and the queue would grow for as long as it is measured",

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from gddctl.core.artifact.engine import read_record
 from gddctl.core.errors import GddctlError
 from gddctl.core.lifeline import end_with_parent
 from gddctl.data.decode import decode_image
@@ -28,11 +29,15 @@ from gddctl.prove.predict import mask_of, network_input
 from gddctl.prove.sampling import measure, warm_up
 from gddctl.prove.subject import label_of
 from gddctl.prove.waiting import waiting_ns
+from gddctl.runtime.describe import ENGINE_SUFFIX
+from gddctl.runtime.onnx_header import read_header
 from gddctl.runtime.protocol import Runtime
 from gddctl.runtime.timed import Timed
 
 SETTLE_SECONDS = 0.2  # untimed calls at the start of a turn: caches and clock speed come back after the wait
 PART_SAMPLES = 30  # per turn and stage of the split; their spread is not the question
+
+_TOLD = {"graph", "precision", "target", "census", "weights_sha256", "calibration_sha256"}  # of what the artifact says of itself
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -136,11 +141,18 @@ def open_bench(command: dict[str, Any]) -> tuple[Bench, dict[str, Any]]:
         "model": label_of(runtime),
         "sha256": runtime.sha256,
         "backend": runtime.backend,
-        "info": runtime.info.model_dump(mode="json", include={"graph", "precision", "target", "census", "weights_sha256"}),
+        "info": runtime.info.model_dump(mode="json", include=_TOLD),
+        "opset": _opset(path) or runtime.info.opset or None,
+        "build_seconds": read_record(path).build_seconds if path.suffix == ENGINE_SUFFIX else None,
         "input_size": list(runtime.info.preprocess.size),
         "environment": environment,
     }
     return Bench(runtime, images, [Path(name).read_bytes() for name in command["files"]], command["batch"]), described
+
+
+def _opset(path: Path) -> int | None:
+    """Version of the standard operators, as the file itself says; None for bundles and engines."""
+    return None if path.is_dir() or path.suffix == ENGINE_SUFFIX else read_header(path).opsets.get("")
 
 
 def answering() -> Answer:

@@ -6,20 +6,24 @@ The unit is the turn, not the call: calls in one turn are alike, and thousands o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gddctl.core.config.bench import BenchConfig
 from gddctl.core.errors import UsageError
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
-from gddctl.core.reports.regression import LEVEL, Finding, Regression
+from gddctl.core.reports.regression import GONE, LEVEL, Finding, Regression
 from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, smallest_p
+from gddctl.runtime.gpu_facts import NOT_KNOWN
 
 MOST_ROUNDS = 60  # that a remedy proposes
 ALONE = 0.9  # CPUs that a call on the CPU keeps busy at least when nothing else wants them
 DEPRIVED = 0.1  # share of the CPU time it wanted that others may have before a bench is said not to be alone
 BUSY_CHANGE = 0.1  # of the CPUs a process had, from which times do not compare: it is of the order of what is looked for
+VERSIONS = ("NVIDIA driver", "cuda", "cudnn", "driver", "numpy", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "torch")
+SETTINGS = ("GPU power limit", "governor", "power mode", "turbo")  # of the machine, that decide how fast it is
 PROBE_NOTE = 0.1  # change of the machine's own matrix product from which it is mentioned
 
 
@@ -34,7 +38,7 @@ def regression(old: LatencyReport, new: LatencyReport, *, max_slowdown: float, a
     """
     before, now = Counter(map(key_of, old.rows)), Counter(map(key_of, new.rows))
     by_key = {key_of(row): row for row in old.rows}
-    findings = []
+    findings, settings = [], tuple(_settings(old.machine, new.machine))
     for row in new.rows:
         key, words = key_of(row), words_of(row)
         if now[key] > 1 or before[key] > 1:
@@ -42,8 +46,8 @@ def regression(old: LatencyReport, new: LatencyReport, *, max_slowdown: float, a
         elif key not in by_key:
             findings.append(Finding(words, incomparable=_closest(row, old.rows)))
         else:
-            findings.append(_compare(by_key[key], row, max_slowdown))
-    findings += [Finding(words_of(row), incomparable="measured before, not now") for row in old.rows if key_of(row) not in now]
+            findings.append(_compare(by_key[key], row, max_slowdown, settings))
+    findings += [Finding(words_of(row), incomparable=GONE) for row in old.rows if key_of(row) not in now]
     return Regression(tuple(_adjusted(findings)), max_slowdown, against)
 
 
@@ -66,8 +70,37 @@ def require_power(old: LatencyReport, rounds: int, rows: int, place: str) -> Non
     )
 
 
+def require_same_load(old: LatencyReport, config: BenchConfig, place: str) -> None:
+    """Refuse calls that come otherwise than in every row of ``old``, before minutes of measuring.
+
+    Raises:
+        UsageError: no row of a scenario of this bench, or none with its arrivals or its rate.
+    """
+    if not any(row.scenario in config.scenarios for row in old.rows):
+        there = ", ".join(sorted({row.scenario for row in old.rows}))
+        raise UsageError(f"{place}: its rows are of {there}, this bench's of {', '.join(config.scenarios)}", remedy="choose its --scenario")
+    loads = [row.load for row in old.rows if row.load is not None]
+    if "offered-load" not in config.scenarios or not loads:
+        return
+    if not any(load.arrival == config.arrival for load in loads):
+        raise UsageError(f"{place}: its calls arrive {loads[0].arrival}, not {config.arrival}", remedy=f"--arrival {loads[0].arrival}")
+    if config.rate is not None and not any(np.isclose(load.rate, config.rate) for load in loads):
+        there = ", ".join(f"{rate:.4g}" for rate in sorted({load.rate for load in loads}))
+        raise UsageError(
+            f"{place}: measured at {there} calls a second, not at {config.rate:g}",
+            remedy="leave --rate out: every row then takes the rate that it has there",
+        )
+
+
+def rates_of(old: LatencyReport) -> dict[Key, float]:
+    """Calls per second of the rows under load: what a new row must be offered to compare."""
+    return {key_of(row): row.load.rate for row in old.rows if row.load is not None and 0.0 < row.load.rate < float("inf")}
+
+
 @dataclass(frozen=True)
-class _Key:
+class Key:
+    """What makes two rows the same question; the file's hash is none of it: a new file of the same name is what is asked about."""
+
     model: str
     graph: str
     precision: str
@@ -79,9 +112,9 @@ class _Key:
     cuda_graph: bool | None
 
 
-def key_of(row: LatencyRow) -> _Key:
-    """What makes two rows the same question; the file's hash is none of it: a new file of the same name is what is asked about."""
-    return _Key(
+def key_of(row: LatencyRow) -> Key:
+    """The question that a row answers."""
+    return Key(
         row.model, row.graph, row.precision, row.target, row.backend, row.batch, row.input_size, row.scenario, row.cuda_graph
     )  # fmt: skip
 
@@ -91,8 +124,8 @@ def words_of(row: LatencyRow) -> str:
     return f"{row.model} on {row.backend}, batch {row.batch}, {row.scenario}{', CUDA graph' if row.cuda_graph else ''}"
 
 
-def _compare(old: LatencyRow, new: LatencyRow, max_slowdown: float) -> Finding:
-    finding = Finding(words_of(new), notes=tuple(_notes(old, new)))
+def _compare(old: LatencyRow, new: LatencyRow, max_slowdown: float, settings: tuple[str, ...]) -> Finding:
+    finding = Finding(words_of(new), notes=(*_notes(old, new), *settings))
     if why := "; ".join(_differences(old, new)):
         return replace(finding, incomparable=why)
     under_load = new.scenario == "offered-load"
@@ -112,9 +145,9 @@ def _compare(old: LatencyRow, new: LatencyRow, max_slowdown: float) -> Finding:
 
 def _differences(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
     """Why the two cannot be compared."""
-    for what in ("cpu", "gpu"):
-        if (before := old.environment.get(what, "")) != (now := new.environment.get(what, "")):
-            yield f"another {what.upper()} ({before or 'none'} before, {now or 'none'} now)"
+    if (before := old.environment.get("cpu", "")) != (now := new.environment.get("cpu", "")):
+        yield f"another CPU ({before or 'none'} before, {now or 'none'} now)"
+    yield from _gpus(old, new)
     if (before := _threads(old)) != (now := _threads(new)):
         yield f"{before} threads before, {now} now"
     yield from _taken(old, new)
@@ -122,7 +155,19 @@ def _differences(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
         if new.load.arrival != old.load.arrival:
             yield f"arrivals {old.load.arrival} before, {new.load.arrival} now"
         if not np.isclose(new.load.rate, old.load.rate):
-            yield f"{old.load.rate:.3g} calls a second before, {new.load.rate:.3g} now; give both the same --rate"
+            yield f"{old.load.rate:.3g} calls a second before, {new.load.rate:.3g} now; leave --rate out"
+
+
+def _gpus(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
+    """Why the two cannot be compared: another GPU, or one that nobody named and that may therefore be any."""
+    before, now = _known(old, "gpu"), _known(new, "gpu")
+    unnamed = [when for when, gpu in (("of before", before), ("of now", now)) if not gpu]
+    if unnamed and not new.backend.endswith("-cpu"):
+        yield f"the row {' and the row '.join(unnamed)} names no GPU, so that it may be any; measure it again with this version"
+    elif before != now:
+        yield f"another GPU ({before or 'none'} before, {now or 'none'} now)"
+    elif (was := _known(old, "compute capability")) and (is_now := _known(new, "compute capability")) and was != is_now:
+        yield f"another GPU of the same name (compute capability {was} before, {is_now} now)"
 
 
 def _taken(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
@@ -149,8 +194,8 @@ def _taken(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
 
 def _notes(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
     """What differs and may be the reason."""
-    for what in sorted({"onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx", "numpy", "driver"}):
-        before, now = old.environment.get(what), new.environment.get(what)
+    for what in VERSIONS:
+        before, now = _known(old, what), _known(new, what)
         if before and now and before != now:
             yield f"{what} {before} before, {now} now"
     if old.stable is False or new.stable is False:
@@ -161,13 +206,21 @@ def _notes(old: LatencyRow, new: LatencyRow) -> Iterator[str]:
             yield f"the machine's own matrix product is {abs(100 * change):.0f} % {'slower' if change < 0 else 'faster'} than then"
 
 
+def _settings(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    """What of the machine was set otherwise."""
+    for what in SETTINGS:
+        before, now = old.get(what), new.get(what)
+        if before and now and before != now:
+            yield f"{what} {before} before, {now} now"
+
+
 def _closest(row: LatencyRow, rows: Sequence[LatencyRow]) -> str:
     """Why a row has no partner: not there, or there with another batch, size or device."""
     key = key_of(row)
     near = [key_of(other) for other in rows if other.model == row.model]
     if not near:
         return "not in the report of before"
-    found = sorted({name for other in near for name in _Key.__dataclass_fields__ if getattr(other, name) != getattr(key, name)})
+    found = sorted({name for other in near for name in Key.__dataclass_fields__ if getattr(other, name) != getattr(key, name)})
     return f"in the report of before only with another {', '.join(found).replace('_', ' ')}"
 
 
@@ -180,6 +233,12 @@ def _adjusted(findings: Sequence[Finding]) -> list[Finding]:
     for place, index in enumerate(tested):
         result[index] = replace(findings[index], p_slower=slower[place], p_faster=faster[place])
     return result
+
+
+def _known(row: LatencyRow, what: str) -> str:
+    """A fact of the environment; empty where nobody told it."""
+    told = row.environment.get(what, "")
+    return "" if told == NOT_KNOWN else told
 
 
 def _threads(row: LatencyRow) -> str:

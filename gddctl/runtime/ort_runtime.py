@@ -16,6 +16,7 @@ from gddctl.core.artifact.info import ModelInfo
 from gddctl.core.errors import ArtifactError, RunFailed
 from gddctl.core.lazy import require
 from gddctl.runtime.cpu import this_cpu, usable_cores
+from gddctl.runtime.gpu_facts import gpu_facts
 from gddctl.runtime.ort_binding import BoundCall
 from gddctl.runtime.ort_providers import (
     check_placement,
@@ -73,7 +74,7 @@ class OrtRuntime:
             raise RunFailed(f"{self._path}: ONNX Runtime failed on a batch of {batch.shape} ({_first_line(error)})") from error
 
     def environment(self) -> dict[str, str]:
-        """Provider, version, threads, instruction set, and where the graph's nodes were placed."""
+        """Provider, version, threads, instruction set, the GPU and its libraries, and where the graph's nodes were placed."""
         session = self._open()
         return {
             "backend": self.backend,
@@ -82,6 +83,7 @@ class OrtRuntime:
             "numpy": np.__version__,
             "threads": str(self._threads),
             "cpu": this_cpu().describe(),
+            **({} if self._device == "cpu" else gpu_facts()),
             **describe_placement(placement(session)),
         }
 

@@ -18,6 +18,7 @@ from gddctl.core.errors import EnvironmentMissing, RunFailed
 from gddctl.models.checkpoint import load_network
 from gddctl.runtime.cpu import this_cpu, usable_cores
 from gddctl.runtime.describe import info_of_card
+from gddctl.runtime.gpu_facts import gpu_facts
 from gddctl.runtime.protocol import check_input
 from gddctl.runtime.timed import Spans
 
@@ -80,7 +81,7 @@ class TorchRuntime:
             "cpu": this_cpu().describe(),
         }
         if self._device.type == "cuda":
-            found["gpu"] = torch.cuda.get_device_name(self._device)
+            found |= {**gpu_facts(), "gpu": torch.cuda.get_device_name(self._device)}
         return found
 
     def __enter__(self) -> Self:

@@ -16,6 +16,7 @@ from gddctl.core.artifact.engine import EngineRecord
 from gddctl.core.errors import ArtifactError, RunFailed
 from gddctl.runtime.cpu import this_cpu
 from gddctl.runtime.cuda import Buffer, Cuda
+from gddctl.runtime.gpu_facts import gpu_facts
 from gddctl.runtime.protocol import check_input
 from gddctl.runtime.timed import Spans
 from gddctl.runtime.trt_bindings import Bindings, find_bindings, last_errors, make_logger
@@ -81,6 +82,7 @@ class TrtRuntime:
         """Builder, versions, GPU, driver, and whether a CUDA graph is launched."""
         loaded, record = self._open(), self._record
         return {
+            **gpu_facts(),
             "backend": self.backend,
             "provider": loaded.bindings.name,
             record.builder: loaded.bindings.version,

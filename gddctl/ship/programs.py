@@ -54,15 +54,14 @@ def runner_text(info: ModelInfo, default: PurePosixPath | None) -> str:
 def header_text(info: ModelInfo) -> str:
     """``cpp/model.h``: names are written as ASCII, with escapes, so that every compiler reads them."""
     spec, count = info.preprocess, len(info.classes)
-    order = "RGB" if spec.channel_order == "rgb" else "BGR"
     names = ",\n    ".join(_c_string(name) for name in info.classes.names)
     palette = ",\n    ".join("{" + ", ".join(map(str, color)) + "}" for color in info.classes.palette)
     return f"""\
 // What the card of this release says about images and classes. Written by gddctl {info.gddctl_version}; do not edit.
 //
 // Preprocessing: decode to 8-bit RGB, upright by EXIF; resize ({spec.resize}; {spec.interpolation} when shrinking, bilinear when growing)
-// to kHeight x kWidth. A deploy graph takes that as uint8 and does the rest itself; a logits graph takes float32, channels first in
-// {order} order: (pixel / 255 - mean) / std.
+// to kHeight x kWidth: runner/predict.py does that, the C++ examples take its result. A deploy graph takes it as uint8 and does
+// the rest itself.
 #pragma once
 
 #include <cstdint>
@@ -73,8 +72,6 @@ constexpr int kHeight = {spec.size[0]};
 constexpr int kWidth = {spec.size[1]};
 constexpr bool kLetterbox = {"true" if spec.resize == "letterbox" else "false"};  // else both sides are stretched
 constexpr uint8_t kPadValue = {spec.pad_value};  // right of and below a letterboxed image
-constexpr double kMean[3] = {{{", ".join(map(repr, spec.mean))}}};  // red, green, blue, of pixel / 255
-constexpr double kStd[3] = {{{", ".join(map(repr, spec.std))}}};
 constexpr int kClasses = {count};
 constexpr const char* kNames[kClasses] = {{
     {names}}};

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -91,6 +92,7 @@ def ship(cargo: Cargo, out: Path, wishes: Wishes) -> Release:
         if wishes.key is not None:
             sign(folder, wishes.key)
         for member in [folder, *folder.rglob("*")]:
+            _open_to_all(member)
             os.utime(member, (seconds, seconds))
         _require_free(out, force=wishes.force)
         _move_aside(out)
@@ -139,6 +141,17 @@ def _move_aside(out: Path) -> None:
     aside = place_aside(out)
     out.rename(aside)
     log.info("what stood at %s is now at %s", out, aside)
+
+
+def _open_to_all(member: Path) -> None:
+    """Readable by everybody whatever the umask here: containers copy the folder as it is and read it as a user of their own.
+
+    Folders and programs get 0755, files 0644. Nothing in a release is a secret: a key signs from outside of it.
+    """
+    now = stat.S_IMODE(member.stat().st_mode)
+    wanted = 0o755 if member.is_dir() or now & stat.S_IXUSR else 0o644
+    if now != wanted:
+        member.chmod(wanted)
 
 
 def _date() -> int:

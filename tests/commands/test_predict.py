@@ -74,9 +74,9 @@ def test_bad_images_are_named_the_rest_is_done_and_the_code_is_5(model: Path, im
     assert [Path(item["input"]).name for item in done.json["failures"]] == ["bad.png", "huge.png"]
     lines = done.err.splitlines()
     assert len(lines) == 3 and all(line.startswith("warning: ") for line in lines[:2])
-    assert lines[2].startswith("error: 2 of 5 inputs could not be read: ") and "20000 x 20000" in lines[2]
+    assert lines[2].startswith("error: 2 of 5 inputs failed: ") and "20000 x 20000" in lines[2]
     first = cli("predict", model, images / "bad.png", images / "a.jpg", "-o", tmp_path / "two", "--fail-fast")
-    assert first.code == 5 and "bad.png" in first.err and "inputs could not be read" not in first.err
+    assert first.code == 5 and "bad.png" in first.err and "inputs failed" not in first.err
 
 
 @pytest.mark.parametrize(

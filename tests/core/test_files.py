@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import inspect
 import itertools
 import subprocess
@@ -105,6 +106,22 @@ def test_an_interrupt_at_any_line_leaves_the_old_folder_or_the_new_one(tmp_path:
         assert leftovers(folder.parent) == []
     assert sorted(set(struck)) == (["new", "old"] if before else ["", "new"])
     assert len(struck) > 8  # lines were really stopped at, before, amid and after the writing
+
+
+def test_a_name_as_long_as_it_may_be_is_written_and_a_longer_one_is_told_before_any_work(tmp_path: Path) -> None:
+    """255 bytes is what file systems take; temporary names keep the form that is swept."""
+    longest, longer = "道" * 83 + ".txt.a", "道" * 84 + ".json"
+    assert (len(longest.encode()), len(longer.encode())) == (255, 257)
+    with atomic_path(tmp_path / longest) as temporary:
+        assert fnmatch.fnmatch(temporary.name, ".*.tmp-*") and temporary.parent == tmp_path
+        temporary.write_text("1")
+    with atomic_folder(tmp_path / "f" / longest) as folder:
+        (folder / "x").write_text("2")
+    assert (tmp_path / longest).read_text() == "1" and (tmp_path / "f" / longest / "x").read_text() == "2"
+    for writing in (atomic_path, atomic_folder):
+        with pytest.raises(UsageError, match=r"longer than the file system takes \(257 bytes\).*shorter name"), writing(tmp_path / longer):
+            pytest.fail("it is too late to tell")
+    assert leftovers(tmp_path) == []
 
 
 def test_json_refuses_nan_and_names_broken_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -47,6 +48,16 @@ def test_a_mask_comes_back_as_in_python(psp: Exported, tmp_path: Path, resize: s
         out = tmp_path / "mask.pgm"
         subprocess.run([str(tmp_path / "driver"), str(tmp_path / "answer"), str(out), str(height), str(width)], check=True, timeout=60)
         assert np.array_equal(np.array(Image.open(out)), restore_mask(answer, fit((height, width), spec))), (height, width)
+
+
+def test_the_header_holds_what_the_examples_or_their_users_need_and_no_more(psp: Exported, tmp_path: Path) -> None:
+    """A deploy graph normalises by itself: mean and deviation would be dead numbers that invite a second normalisation."""
+    write_programs(tmp_path, psp.fp32.info, None)
+    constants = set(re.findall(r"constexpr .*?\b(k[A-Z]\w*)", (tmp_path / "cpp/model.h").read_text()))
+    used = set(re.findall(r"model::(k\w+)", "".join(path.read_text() for path in (tmp_path / "cpp").rglob("*.[ch]*"))))
+    assert used <= constants and constants - used == {"kClasses", "kNames", "kPalette", "kPadValue"}, "names and colours for the user"
+    for place in ("ort/main.cpp", "tensorrt/main.cpp"):
+        assert "decoding and resizing an image are not in C++" in (tmp_path / "cpp" / place).read_text()
 
 
 @needs_compiler

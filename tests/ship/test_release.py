@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shlex
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.parity import ParityReport
 from gddctl.ship.gather import artifact_at, gather
 from gddctl.ship.golden import answer
-from gddctl.ship.manifest import read_release
+from gddctl.ship.manifest import SIGNATURE, read_release
 from gddctl.ship.release import Wishes, ship
 from gddctl.ship.verify import verify
 from tests.commands.conftest import GDDCTL, call
@@ -72,6 +74,22 @@ def test_nothing_tells_where_it_was_made(release: Path, home: Path) -> None:
     for path in release.rglob("*"):
         if path.is_file() and path.suffix not in (".onnx", ".png", ".ppm"):
             assert str(home.parent) not in path.read_text(encoding="utf-8"), path
+
+
+def test_whatever_the_umask_everybody_can_read_a_release_and_run_its_programs(home: Path, tmp_path: Path) -> None:
+    """A container copies it with its modes and reads it as a user of its own; the signature, which another program writes, too."""
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    before = os.umask(0o077)
+    try:
+        out = again(home, tmp_path / "out", key=key)
+    finally:
+        os.umask(before)
+    assert (out / SIGNATURE).is_file()
+    for member in [out, *out.rglob("*")]:
+        program = member.is_dir() or member.read_bytes().startswith(b"#!")
+        assert stat.S_IMODE(member.stat().st_mode) == (0o755 if program else 0o644), member
+    assert b"PRIVATE KEY" not in b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
 
 
 def test_the_same_inputs_give_the_same_bytes(release: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,10 @@ class LatencyRow:
     file_bytes: int | None = None
     verified: str = ""  # what the file was found to hold when it was made, by its census: "int8 27 of 28 convolutions"
     weights_sha256: str = ""  # of the student it was made from
+    calibration_sha256: str | None = None  # of the calibration record, INT8 only
+    opset: int | None = None  # of the ONNX file, or of that which an engine was built from
+    build_seconds: float | None = None  # engines alone: what building it took
+    max_ms: float | None = None  # the slowest call; one of many, so it says more of the machine than of the model
     sensed: Sensed | None = None  # clocks, throttling, temperature, power
     memory: Memory | None = None
     work: Work | None = None  # what one call computes and moves

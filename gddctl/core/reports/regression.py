@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 LEVEL = 0.01  # of the whole comparison: the chance that a table without any regression shows one, if turns are alike
-TEST = "one-sided Mann-Whitney U on the turns, exact, Holm over the rows"
+TEST = "one-sided Mann-Whitney U on the turns, exact up to 60 against 60, Holm over the rows"
+
+GONE = "measured before, not now"  # why a row of the older report alone is not compared
 
 State = Literal["regression", "faster", "no regression shown", "incomparable"]
 
@@ -53,6 +55,11 @@ class Regression:
         """How many rows were compared."""
         return sum(finding.state != "incomparable" for finding in self.findings)
 
+    @property
+    def open(self) -> tuple[Finding, ...]:
+        """The rows of either report of which nothing is said: incomparable, new, or not measured again."""
+        return tuple(finding for finding in self.findings if finding.state == "incomparable")
+
     def __bool__(self) -> bool:
         return not self.regressions
 
@@ -65,5 +72,7 @@ class Regression:
             "level": LEVEL,
             "max_slowdown": self.max_slowdown,
             "passed": bool(self),
+            "compared": self.compared,
+            "not_compared": len(self.open),
             "rows": rows,
         }

@@ -76,6 +76,7 @@ def test_an_engines_row_tells_copies_graph_and_the_board(make_entry: Any, cuda_g
     entry.finish()
     (row,) = entry.rows({})
     assert (row.backend, row.transfers, row.cuda_graph, row.batch, row.samples) == ("tensorrt-cuda", True, cuda_graph, 2, 12)
+    assert (row.build_seconds, row.opset) == (1.0, 20)
     assert row.split is not None and row.split.by == "CUDA events"
     assert row.split.host_to_device is not None and row.split.device_to_host is not None and row.split.inference is not None
     assert row.sensed is not None and row.sensed.power_source == GPU and row.sensed.power_w == pytest.approx(100.0, rel=0.05)

@@ -47,6 +47,17 @@ def test_a_result_that_was_removed_is_made_again(pictures: Path, predict: Predic
     assert predict(pictures).images == 1 and (tmp_path / "out/ids/b.png").exists()
 
 
+def test_a_long_name_stops_nothing_and_one_that_is_too_long_stops_itself_alone(pictures: Path, predict: Predict, tmp_path: Path) -> None:
+    long, too_long = "a" + "道" * 82, "b" * 251
+    for name in (long, too_long):
+        Image.new("RGB", (30, 30)).save(pictures / f"{name}.png")
+    for _ in range(2):  # and the same call again goes on in the same way
+        report = predict(pictures, output="json,ids")
+        (failure,) = report.failures
+        assert too_long in failure.input and "(256 bytes)" in failure.error and "shorter name" in failure.error
+    assert report.skipped == 7 and (tmp_path / f"out/json/{long}.json").exists() and (tmp_path / "out/ids/sub/f.png").exists()
+
+
 @contextmanager
 def stopped_after(counting: Counting, images: int, error: BaseException) -> Iterator[None]:
     def before() -> None:

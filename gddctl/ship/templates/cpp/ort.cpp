@@ -2,7 +2,8 @@
 //
 //   segment_ort MODEL.onnx INPUT.ppm MASK.pgm [HEIGHT WIDTH]
 //
-// INPUT.ppm: RGB at the network's size. HEIGHT WIDTH: of the image it was made from; the mask comes back at that size.
+// INPUT.ppm: RGB at the network's size; decoding and resizing an image are not in C++ here, runner/predict.py --input does both.
+// HEIGHT WIDTH: of the image it was made from; the mask comes back at that size.
 #include <onnxruntime_cxx_api.h>
 
 #include <cstdio>

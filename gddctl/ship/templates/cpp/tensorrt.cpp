@@ -2,7 +2,8 @@
 //
 //   segment_tensorrt MODEL.engine INPUT.ppm MASK.pgm [HEIGHT WIDTH]
 //
-// INPUT.ppm: RGB at the network's size. HEIGHT WIDTH: of the image it was made from; the mask comes back at that size.
+// INPUT.ppm: RGB at the network's size; decoding and resizing an image are not in C++ here, runner/predict.py --input does both.
+// HEIGHT WIDTH: of the image it was made from; the mask comes back at that size.
 // The engine must be built by the TensorRT that this program is linked to, for this GPU: gddctl export FILE.onnx --trt.
 #include <NvInfer.h>
 #include <cuda_runtime_api.h>
