@@ -250,10 +250,14 @@ class Comparison:
         return next(found, None)
 
     def family(self, pair: Pair) -> tuple[Pair, ...]:
-        """The pairs that ``pair`` is adjusted for: those of its kind in its group. Questions asked once stand alone."""
-        if pair.kind not in ("against none", "between methods"):
-            return (pair,)
-        return tuple(other for other in self.pairs if other.kind == pair.kind and other.first.group == pair.first.group)
+        """The pairs that ``pair`` is adjusted for: those of its kind, each of which could have come out by chance.
+
+        Pairs within a group stand beside those of their group; pairs across groups (equal seconds, another length) are one family.
+        """
+        alike = tuple(other for other in self.pairs if other.kind == pair.kind)
+        if pair.kind in ("equal seconds", "same method"):
+            return alike
+        return tuple(other for other in alike if other.first.group == pair.first.group)
 
     def p_holm(self, pair: Pair) -> float | None:
         """``pair.p`` adjusted by Holm's method over its family."""
