@@ -188,6 +188,18 @@ def test_each_sentence_has_numbers_that_call_for_it(changes: dict[str, Any], wor
         assert words not in pair_sentence(made(), PAIRS[1])
 
 
+@pytest.mark.parametrize(("difference", "outcome"), [(1.8, "above with one seed"), (-1.8, "below with one seed")])
+def test_with_one_seed_nothing_is_called_better_or_worse_in_any_form(difference: float, outcome: str) -> None:
+    sure = dataclasses.replace(PAIRS[1], seeds=(0,), difference_points=difference, p=0.0001)
+    comparison = made(pairs=(sure,))
+    assert comparison.outcome(sure) == outcome == pair_table(comparison).rows[0][-1]
+    assert comparison.to_json()["pairs"][0]["outcome"] == outcome
+    two = made(pairs=(dataclasses.replace(sure, seeds=(0, 1)),))
+    assert two.outcome(two.pairs[0]) in ("better", "worse"), "it is the number of seeds that the word goes by"
+    unclear = dataclasses.replace(sure, p=0.3)
+    assert made(pairs=(unclear,)).outcome(unclear) == "not told apart"
+
+
 def test_first_is_established_against_every_other_or_not_said() -> None:
     assert said().startswith(
         "gdd has the highest mean at 800 iterations, 44.80 % mIoU, but that it is first is not established against cwd."

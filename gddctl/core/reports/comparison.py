@@ -14,7 +14,16 @@ LEVEL = 0.95  # of every interval; verdicts are at 1 - LEVEL
 
 Budget = Literal["iterations", "seconds"]
 Point = tuple[int, float, float]  # (iteration, seconds of training until then, mIoU 0..1)
-Outcome = Literal["better", "worse", "better before Holm", "worse before Holm", "not told apart", "not judged"]
+Outcome = Literal[
+    "better",
+    "worse",
+    "better before Holm",
+    "worse before Holm",
+    "above with one seed",  # on these images; another training could turn it around
+    "below with one seed",
+    "not told apart",
+    "not judged",
+]
 
 
 @dataclass(frozen=True, order=True)
@@ -163,6 +172,8 @@ class Pair:
         if self.p > alpha or self.difference_points == 0:
             return "not told apart"
         better = self.difference_points > 0
+        if not self.covers_seeds:
+            return "above with one seed" if better else "below with one seed"
         if p_holm is not None and p_holm > alpha:
             return "better before Holm" if better else "worse before Holm"
         return "better" if better else "worse"
@@ -275,7 +286,7 @@ class Comparison:
 
     def _beats(self, one: Arm, other: Arm) -> bool:
         pair = self.pair(one, other)
-        if pair is None or not pair.covers_seeds:
+        if pair is None:
             return False
         return self.outcome(pair) == ("better" if pair.first == one else "worse")
 

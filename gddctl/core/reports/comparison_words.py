@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gddctl.core.reports.comparison import REFERENCE, Arm, Comparison, MethodRow, Pair
+from gddctl.core.reports.comparison import LEVEL, REFERENCE, Arm, Comparison, MethodRow, Pair
 
 DEARER = 1.05  # a step that takes this many times the undistilled one's is said to be dearer
 
@@ -48,7 +48,7 @@ def pair_sentence(comparison: Comparison, pair: Pair) -> str:
         shown = f"difference {figure(pair.difference_points)}, interval {interval(pair)}, {_basis(pair)}"
         return f"{one} and {other} are not told apart by {these} ({shown})."
     up = pair.difference_points > 0
-    sure = pair.covers_seeds and not outcome.endswith("before Holm")
+    sure = outcome in ("better", "worse")
     words = ("is better than" if up else "is worse than") if sure else ("scored above" if up else "scored below")
     by = figure(abs(pair.difference_points))
     shown = f"95 % interval {interval(pair, turned=not up)}, {_basis(pair)}"
@@ -88,7 +88,7 @@ def _basis(pair: Pair) -> str:
 def _holm(comparison: Comparison, pair: Pair) -> str:
     """What is left of it beside the other comparisons of its kind."""
     adjusted = comparison.p_holm(pair)
-    if not comparison.outcome(pair).endswith("before Holm") or adjusted is None:
+    if pair.p is None or adjusted is None or not pair.p <= 1 - LEVEL < adjusted:
         return ""
     return f"; allowing for {len(comparison.family(pair))} such comparisons (Holm, p {adjusted:.3f}) they are not told apart"
 
@@ -119,7 +119,7 @@ def _behind(comparison: Comparison, scored: Sequence[MethodRow]) -> Iterator[str
         pair = comparison.pair(scored[0].arm, row.arm)
         if pair is None or pair.kind != "between methods":
             continue
-        if pair.covers_seeds and pair.images and not pair.left_out and comparison.outcome(pair) == "better":
+        if pair.images and not pair.left_out and comparison.outcome(pair) == "better":
             told.append((names[row.arm], pair))
         else:
             yield pair_sentence(comparison, pair)
@@ -139,7 +139,7 @@ def _first(comparison: Comparison, scored: Sequence[MethodRow]) -> str:
     pairs = {row: comparison.pair(best.arm, row.arm) for row in scored[1:]}
     if all(pair is not None and not pair.covers_seeds for pair in pairs.values()):
         return f"{words}: one seed cannot."
-    open_ = [names[row.arm] for row, pair in pairs.items() if pair is None or not pair.covers_seeds or not _ahead(comparison, pair, best)]
+    open_ = [names[row.arm] for row, pair in pairs.items() if pair is None or not _ahead(comparison, pair, best)]
     return f"{words} against {_and(open_)}."
 
 
