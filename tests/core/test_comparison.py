@@ -250,6 +250,15 @@ def test_equal_iterations_that_cost_more_are_said() -> None:
     assert "equal cost" not in said(rows=timed, pairs=())
 
 
+def test_methods_that_wait_for_data_are_named() -> None:
+    times = StepTimes("in turns", (StepTime("none", 0.1, 0.1, 0.1, 0.31), StepTime("gdd", 0.2, 0.2, 0.2, 0.02)))
+    words = said(step_times=times)
+    assert "While steps were timed, none for 31 % of the time waited for data" in words and "gdd for" not in words
+    assert "waited for data" not in said(), "times from before it was measured say nothing"
+    comparison = made(step_times=times)
+    assert Comparison.from_json(json.loads(json.dumps(comparison.to_json()))) == comparison
+
+
 def test_a_teacher_no_better_than_the_best_student_is_said() -> None:
     assert "The teacher, resnet34, has 52.00 % mIoU; its own training took 3600 s" in said() and "no better" not in said()
     assert "The teacher is no better than the best student (gdd, 44.80 %)" in said(teacher=Teacher("weak", 0.44, None))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.methods import Cwd, Gdd, Kd
 from gddctl.data.open import open_dataset
 from gddctl.distill.assemble import assemble
+from gddctl.distill.cache import Pair
 from gddctl.distill.job import TrainJob
-from gddctl.distill.loader import Batches
+from gddctl.distill.loader import Batches, Place, TrainPairs
+from gddctl.distill.loop import Loop
 from gddctl.distill.memory import is_out_of_memory, peak_memory_mb
 from gddctl.distill.places import make_fabric
 from gddctl.distill.prepare import prepare
@@ -26,6 +29,7 @@ from gddctl.distill.progress import SilentReporter
 from gddctl.distill.resume import Checkpoints
 from gddctl.distill.run import run_job
 from gddctl.distill.step_times import measure_steps
+from gddctl.distill.stopping import StopRequest
 from gddctl.models.protocol import Batch
 from gddctl.prove.evaluate import evaluate
 from gddctl.prove.per_image import image_counts
@@ -117,6 +121,45 @@ def test_steps_are_timed_in_turns_and_one_that_fails_keeps_no_other_from_it(
     assert "nowhere" in str(found.methods["untaught"].error)
     assert sum("round" in line for line in heard) == 2
     assert not (tmp_path / "job" / "metrics.jsonl").exists() and not (tmp_path / "job" / "checkpoints").exists(), "measuring leaves nothing"
+
+
+LOADING, COMPUTING = 0.05, 0.3  # seconds of a pair in the loader, of a step of the slow method
+
+
+@pytest.fixture
+def sleepy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader and a method that take their time; nothing else is changed."""
+    load, step = TrainPairs.__getitem__, Loop._step
+
+    def slowly_loaded(self: TrainPairs, place: Place) -> Pair:
+        time.sleep(LOADING)
+        return load(self, place)
+
+    def slowly_done(self: Loop, source: Iterator[Batch], stop: StopRequest) -> None:
+        step(self, source, stop)
+        time.sleep(COMPUTING if self._job.method is not None else 0.0)
+
+    monkeypatch.setattr(TrainPairs, "__getitem__", slowly_loaded)
+    monkeypatch.setattr(Loop, "_step", slowly_done)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("sleepy")
+def test_a_step_is_timed_as_in_a_training_of_its_own_whatever_others_leave_the_loader(
+    make_job: MakeJob, teacher_bundle: Path, tmp_path: Path, workers: int
+) -> None:
+    """Alone, ``none`` waits for every batch. While the slow method computes, a loader in common would fill its queue for it."""
+    batch = 2 * LOADING * workers  # of as many pairs as keep the pace the same for any number of processes
+    jobs = {
+        name: make_job(tmp_path / name, role="student", job={"method": method, "teacher": teacher}, workers=workers, batch_size=2 * workers)
+        for name, method, teacher in (("none", None, None), ("slow", Kd(), teacher_bundle))
+    }
+    found = measure_steps(jobs, tmp_path, blocks=1, block_steps=2, note=lambda text: None).methods
+    none, slow = found["none"], found["slow"]
+    pace = batch / workers
+    assert min(none.seconds) > 0.9 * pace, "the loader's pace is the training's"
+    assert min(none.waited) > 0.2 * pace and slow.waited[0] < 0.2 * slow.seconds[0]
+    assert slow.seconds[0] > COMPUTING
 
 
 def test_counts_by_image_sum_to_what_evaluation_scores(teacher_bundle: Path) -> None:

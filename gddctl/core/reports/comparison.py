@@ -204,6 +204,7 @@ class StepTime:
     seconds: float  # median over the rounds
     low: float  # fastest and slowest round
     high: float
+    data_wait: float | None = None  # share of the seconds, 0..1, that passed waiting for a batch; None where that was not measured
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gddctl.core.reports.comparison import LEVEL, REFERENCE, Arm, Comparison, MethodRow, Pair
+from gddctl.core.reports.comparison import LEVEL, REFERENCE, Arm, Comparison, MethodRow, Pair, StepTimes
 
 DEARER = 1.05  # a step that takes this many times the undistilled one's is said to be dearer
+WAITING = 0.03  # a method whose step waits for data for this share of its time is named: below, it is noise
 
 
 def verdicts(comparison: Comparison) -> tuple[str, ...]:
@@ -14,6 +15,7 @@ def verdicts(comparison: Comparison) -> tuple[str, ...]:
     return (
         *(sentence for group in comparison.groups() for sentence in _of_group(comparison, group)),
         *(pair_sentence(comparison, pair) for pair in comparison.pairs if pair.kind == "equal seconds"),
+        *_waiting(comparison),
         *_teacher(comparison),
         *_failures(comparison),
         *_reach(comparison),
@@ -71,6 +73,21 @@ def interval(pair: Pair, *, turned: bool = False) -> str:
         return ""
     low, high = (-pair.high_points, -pair.low_points) if turned else (pair.low_points, pair.high_points)
     return f"{figure(low)} to {figure(high)}"
+
+
+def waiting(times: StepTimes) -> str:
+    """Which methods waited for data while their steps were timed, in a sentence; empty where none did for long.
+
+    In them the loader sets the pace: what the method itself costs beside another does not show in full.
+    """
+    shares = [(time.method, time.data_wait) for time in times.times if time.data_wait is not None and time.data_wait >= WAITING]
+    if not shares:
+        return ""
+    shown = _and([f"{method} for {100 * share:.0f} %" for method, share in shares])
+    return (
+        f"While steps were timed, {shown} of the time waited for data: there the loader sets the pace, "
+        "and more train.workers, or data.cache, would change what equal seconds are."
+    )
 
 
 def _basis(pair: Pair) -> str:
@@ -160,6 +177,11 @@ def _cost(names: dict[Arm, str], scored: Sequence[MethodRow], reference: MethodR
     dearer = [f"{name} {ratio:.2f} times" for name, ratio in sorted(times, key=lambda item: -item[1]) if ratio >= DEARER]
     if dearer:
         yield f"Equal iterations are not equal cost: beside {REFERENCE}'s, a step takes with {_and(dearer)} the seconds."
+
+
+def _waiting(comparison: Comparison) -> Iterator[str]:
+    if comparison.step_times is not None and (words := waiting(comparison.step_times)):
+        yield words
 
 
 def _teacher(comparison: Comparison) -> Iterator[str]:

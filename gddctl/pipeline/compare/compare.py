@@ -17,6 +17,7 @@ from gddctl.core.errors import Interrupted, RunFailed
 from gddctl.core.files import read_json, write_json, write_text
 from gddctl.core.lazy import require
 from gddctl.core.reports.comparison import Arm, Cell, Teacher
+from gddctl.core.reports.comparison_words import waiting
 from gddctl.core.workspace import claim, hold
 from gddctl.data.open import open_dataset
 from gddctl.pipeline.compare.arms import add_arms
@@ -172,11 +173,13 @@ class _Work:
         run_tasks([Task("step times", home / ORDER)], self._slots[:1], done=_raise_failed, reporter=_reporter)
         self._keep_findings(home)
         found = read_json(home / MEASURED)
-        timed = {name: Timed(tuple(row["seconds"]), row["error"]) for name, row in found["methods"].items()}
+        timed = {name: Timed(tuple(row["seconds"]), row["error"], waited=tuple(row["waited"])) for name, row in found["methods"].items()}
         if recorded is None:
             recorded = Recorded(budget, found["device"], found["threads"], settings.blocks, settings.block_steps, {})
         recorded = recorded.joined(timed)
         write_recorded(self._out, recorded)
+        if words := waiting(recorded.table()):
+            log.warning("%s", words)
         return recorded
 
     def _prepared(self, cell: PlannedCell) -> Task | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,10 @@ def test_a_budget_in_seconds_is_whole_steps_by_the_recorded_median(tmp_path: Pat
     assert "brought to its first pace" in joined.table().how and "brought" not in first.table().how
     assert [time.method for time in first.table().times] == ["none"]
     assert Recorded(0.1, "cpu", 1, 1, 1, {"none": Timed((5.0,))}).iterations("none") == 1
+    waited = replace(first, methods={"none": Timed((0.5, 0.3), waited=(0.3, 0.1))})
+    write_recorded(tmp_path, waited)
+    assert read_recorded(tmp_path) == waited and waited.table().times[0].data_wait == pytest.approx(0.5)
+    assert first.table().times[0].data_wait is None
     require_same_budget(tmp_path, joined, 60.0)
     with pytest.raises(UsageError, match="60 seconds"):
         require_same_budget(tmp_path, joined, 61.0)
