@@ -27,6 +27,7 @@ def compare_cells(
     protocol: str,
     split: str,
     teacher: Teacher | None = None,
+    own_teachers: Sequence[Teacher] = (),
     step_times: StepTimes | None = None,
     draws: int = 10_000,
     seed: int = 0,
@@ -42,6 +43,7 @@ def compare_cells(
         protocol: how the cells were scored, in words.
         split: "val" or "held-out training images".
         teacher: who taught.
+        own_teachers: who taught single methods instead.
         step_times: the interleaved measurement.
         draws: of the bootstrap.
         seed: of the bootstrap.
@@ -65,6 +67,7 @@ def compare_cells(
         rows=rows,
         pairs=tuple(pair for one, other in _asked(rows) if (pair := judge.pair(one, other)) is not None),
         notes=tuple(notes),
+        own_teachers=tuple(own_teachers),
     )
 
 

@@ -266,6 +266,20 @@ def test_a_teacher_no_better_than_the_best_student_is_said() -> None:
     assert "teacher" not in said(teacher=None)
 
 
+def test_a_teacher_of_a_label_no_better_than_its_own_students_is_said() -> None:
+    own = Teacher("small", 0.446, 60.0, methods=("cwd",))  # above cwd, below gdd, whom it did not teach
+    words = said(own_teachers=(own,))
+    assert "The teacher of cwd, small, has 44.60 % mIoU; its own training took 60 s" in words and "no better" not in words
+    weak = dataclasses.replace(own, miou=0.445)
+    assert "The teacher of cwd is no better than its best student (cwd, 44.50 %)" in said(own_teachers=(weak,))
+    assert "no better" not in said(own_teachers=(dataclasses.replace(weak, condition="with the label plane"),))
+    comparison = made(own_teachers=(own, weak))
+    value = json.loads(json.dumps(comparison.to_json()))
+    assert Comparison.from_json(value) == comparison
+    del value["own_teachers"], value["teacher"]["methods"]  # as it was written before there were any
+    assert Comparison.from_json(value) == made()
+
+
 def test_a_score_with_the_label_at_hand_says_so_and_is_held_against_nobody() -> None:
     told = Teacher("label_assisted resnet34", 0.44, None, "with the label plane")
     words = said(teacher=told)

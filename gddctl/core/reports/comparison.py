@@ -194,6 +194,12 @@ class Teacher:
     miou: float | None  # 0..1
     seconds: float | None  # of its own training; None where somebody else trained it
     condition: str = ""  # of ``miou``: that it was told the answer; no student's score compares with such a one
+    methods: tuple[str, ...] = ()  # whom it taught; empty: everyone who has no teacher of its own
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Teacher:
+        """Read back what :meth:`Comparison.to_json` wrote of a teacher."""
+        return cls(**{**value, "methods": tuple(value.get("methods", ()))})
 
 
 @dataclass(frozen=True)
@@ -242,6 +248,7 @@ class Comparison:
     rows: tuple[MethodRow, ...]  # best mean first within a group
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...] = ()
+    own_teachers: tuple[Teacher, ...] = ()  # of single methods
 
     def row(self, arm: Arm) -> MethodRow | None:
         """The row of ``arm``."""
@@ -312,11 +319,12 @@ class Comparison:
             split=value["split"],
             images=value["images"],
             bootstrap=Bootstrap(**value["bootstrap"]),
-            teacher=None if value["teacher"] is None else Teacher(**value["teacher"]),
+            teacher=None if value["teacher"] is None else Teacher.from_json(value["teacher"]),
             step_times=None if times is None else StepTimes(times["how"], tuple(StepTime(**time) for time in times["times"])),
             rows=tuple(MethodRow.from_json(row) for row in value["rows"]),
             pairs=tuple(Pair.from_json(pair) for pair in value["pairs"]),
             notes=tuple(value["notes"]),
+            own_teachers=tuple(Teacher.from_json(teacher) for teacher in value.get("own_teachers", ())),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gddctl.core.reports.comparison import LEVEL, REFERENCE, Arm, Comparison, MethodRow, Pair, StepTimes
+from gddctl.core.reports.comparison import LEVEL, REFERENCE, Arm, Comparison, MethodRow, Pair, StepTimes, Teacher
 
 DEARER = 1.05  # a step that takes this many times the undistilled one's is said to be dearer
 WAITING = 0.03  # a method whose step waits for data for this share of its time is named: below, it is noise
@@ -16,7 +16,7 @@ def verdicts(comparison: Comparison) -> tuple[str, ...]:
         *(sentence for group in comparison.groups() for sentence in _of_group(comparison, group)),
         *(pair_sentence(comparison, pair) for pair in comparison.pairs if pair.kind == "equal seconds"),
         *_waiting(comparison),
-        *_teacher(comparison),
+        *_teachers(comparison),
         *_failures(comparison),
         *_reach(comparison),
     )
@@ -184,20 +184,27 @@ def _waiting(comparison: Comparison) -> Iterator[str]:
         yield words
 
 
-def _teacher(comparison: Comparison) -> Iterator[str]:
-    teacher = comparison.teacher
-    if teacher is None:
-        return
+def _teachers(comparison: Comparison) -> Iterator[str]:
+    if comparison.teacher is not None:
+        yield from _teacher(comparison, comparison.teacher)
+    for teacher in comparison.own_teachers:
+        yield from _teacher(comparison, teacher)
+
+
+def _teacher(comparison: Comparison, teacher: Teacher) -> Iterator[str]:
+    own = teacher.methods
+    who, best_of = (f"The teacher of {_and(own)}", "its best student") if own else ("The teacher", "the best student")
     privileged = f" {teacher.condition}, which no student is shown" if teacher.condition else ""
     score = "was not scored" if teacher.miou is None else f"has {100 * teacher.miou:.2f} % mIoU{privileged}"
     cost = "" if teacher.seconds is None else f"; its own training took {teacher.seconds:.0f} s, which no row counts"
-    yield f"The teacher, {teacher.name}, {score}{cost}."
+    yield f"{who}, {teacher.name}, {score}{cost}."
     if teacher.condition:
         return
-    best = max((row for row in comparison.rows if row.mean is not None), key=lambda row: row.mean or 0, default=None)
+    students = [row for row in comparison.rows if row.mean is not None and (not own or row.arm.method in own)]
+    best = max(students, key=lambda row: row.mean or 0, default=None)
     if best is not None and best.mean is not None and teacher.miou is not None and teacher.miou <= best.mean:
         student = f"{names_of(comparison)[best.arm]}, {100 * best.mean:.2f} %"
-        yield f"The teacher is no better than the best student ({student}): what a better teacher would give is not seen here."
+        yield f"{who} is no better than {best_of} ({student}): what a better teacher would give is not seen here."
 
 
 def _failures(comparison: Comparison) -> Iterator[str]:

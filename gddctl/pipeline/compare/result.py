@@ -39,6 +39,7 @@ def write_result(
     arms: Sequence[Arm],
     recorded: Recorded | None,
     teacher: Teacher | None,
+    own_teachers: Sequence[Teacher],
     notes: Sequence[str],
     failed: Sequence[Cell] = (),
 ) -> Result | None:
@@ -57,6 +58,7 @@ def write_result(
         protocol=f"{next(filter(None, protocols), 'full label resolution')}, weights of the last step",
         split=split_words(config.data),
         teacher=teacher,
+        own_teachers=own_teachers,
         step_times=None if recorded is None else recorded.table(),
         neighbours=config.compare.neighbours,
         notes=(*notes, *start_notes(config)),

@@ -24,6 +24,13 @@ class Timed:
     error: str | None = None
     scale: float = 1.0  # by which a later measurement was brought to the first one's pace, see :meth:`Recorded.joined`
     waited: tuple[float, ...] = ()  # of ``seconds``, for the next batch; empty in files from before it was measured
+    out_of_memory: bool = False  # the error: beside the other methods
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Timed:
+        """From JSON, as the record holds it or the measurement left it."""
+        waited, out_of_memory = tuple(row.get("waited", ())), row.get("out_of_memory", False)
+        return cls(tuple(row["seconds"]), row["error"], row.get("scale", 1.0), waited, out_of_memory)
 
     @property
     def median(self) -> float:
@@ -50,6 +57,11 @@ class Recorded:
     def iterations(self, method: str) -> int:
         """The budget in steps of ``method``, at least one."""
         return max(1, int(self.budget_seconds / self.methods[method].median))
+
+    def error(self, method: str) -> str | None:
+        """Why ``method`` has no time; None where it has one."""
+        found = self.methods.get(method)
+        return "its step was not measured" if found is None else found.error
 
     def joined(self, later: Mapping[str, Timed]) -> Recorded:
         """With methods measured later, beside the reference: its pace then and now says how the machine differed; first times stand."""
@@ -98,10 +110,7 @@ def read_recorded(out: Path) -> Recorded | None:
         return None
     value = read_json(path)
     try:
-        methods = {
-            name: Timed(tuple(row["seconds"]), row["error"], row["scale"], tuple(row.get("waited", ())))
-            for name, row in value["methods"].items()
-        }
+        methods = {name: Timed.of(row) for name, row in value["methods"].items()}
         given: dict[str, Any] = {key: value[key] for key in ("budget_seconds", "device", "threads", "blocks", "block_steps")}
         return Recorded(**given, methods=methods)
     except (KeyError, TypeError) as error:
