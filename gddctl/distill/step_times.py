@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,12 @@ class Measured:
     seconds: tuple[float, ...]  # per step, one value per block
     waited: tuple[float, ...] = ()  # of these, for the next batch
     error: str | None = None  # why there are none
+    out_of_memory: bool = False  # the error: where fewer methods live at once, there may be enough
+
+    @classmethod
+    def failed(cls, error: BaseException) -> Measured:
+        """One that came to nothing."""
+        return cls((), error=_in_a_line(error), out_of_memory=is_out_of_memory(error))
 
 
 @dataclass(frozen=True)
@@ -105,10 +112,14 @@ def _measured(
             except Interrupted:
                 raise
             except (GddctlError, RuntimeError, MemoryError, ValueError) as error:
-                found[name] = Measured((), error=_in_a_line(error))
+                found[name] = Measured.failed(error)
+                note(f"{name} is not timed: {found[name].error}")
             else:
                 if turn > 0:
                     measured[name].append(taken)
+            if name in found:  # out here, where nothing holds the error and with it what the step had reached
+                del loops[name]
+                _free(fabric)
     return Measurement(*where, {name: found.get(name) or _of_blocks(measured[name]) for name in jobs})
 
 
@@ -165,7 +176,9 @@ def _loops(
             parts = assemble(long, fabric, preparation)
             _observe(long, parts, preparation)
         except (GddctlError, RuntimeError, MemoryError, ValueError) as error:
-            failed[name] = Measured((), error=_in_a_line(error))
+            failed[name] = Measured.failed(error)
+        if name in failed:
+            _free(fabric)
             continue
         if parts.opened is not None:
             parts.opened = teachers.setdefault(f"{job.teacher} {job.noising}", parts.opened)
@@ -180,6 +193,13 @@ def _observe(job: TrainJob, parts: Parts, preparation: Preparation) -> None:
     if parts.quantised is not None:
         pairs = Subset(open_dataset(job.data, job.data.train_split), preparation.train)
         observe(parts.quantised, pairs, choose_images(job, len(pairs)), job.data.preprocess)
+
+
+def _free(fabric: Fabric) -> None:
+    """Give back what a failed method held: networks and optimisers refer to themselves in rings."""
+    gc.collect()
+    if fabric.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _wait_for_device() -> None:
