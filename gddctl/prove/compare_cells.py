@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.errors import DataError
-from gddctl.core.reports.comparison import REFERENCE, Arm, Bootstrap, Cell, Comparison, MethodRow, Pair, StepTimes, Teacher
+from gddctl.core.reports.comparison import REFERENCE, SAME_SECONDS, Arm, Bootstrap, Cell, Comparison, MethodRow, Pair, StepTimes, Teacher
 from gddctl.prove.bootstrap import Array, ImageDraws, Tallies, name_of, paired_difference
 
 SAME_SCORE = 1e-6  # between a cell's score and that of its counts: the same integers, divided in another order
-SAME_SECONDS = 1.05  # a training this much longer still cost "the same": step times are known to a few percent
 
 Key = tuple[str, int, int]
 
@@ -126,7 +125,7 @@ def _asked(rows: Sequence[MethodRow]) -> Iterator[tuple[MethodRow, MethodRow]]:
 
 
 def _no_dearer(row: MethodRow, rows: Sequence[MethodRow]) -> Iterator[MethodRow]:
-    """Undistilled students of other groups that trained for longer than ``row`` and took no longer."""
+    """Undistilled students of other groups that trained for longer than ``row`` and took as long, see ``SAME_SECONDS``."""
     cost = _cost(row)
     for other in rows:
         if other.arm.method == REFERENCE != row.arm.method and other.arm.group != row.arm.group and cost is not None:

@@ -11,6 +11,7 @@ COMPARISON_SCHEMA = 1
 COMPARISON_NAME = "comparison.json"  # in the folder of a comparison
 REFERENCE = "none"  # the method that every other one is held against: no distillation
 LEVEL = 0.95  # of every interval; verdicts are at 1 - LEVEL
+SAME_SECONDS = 1.05  # a training this much longer still cost "the same": step times are known to a few percent
 
 Budget = Literal["iterations", "seconds"]
 Point = tuple[int, float, float]  # (iteration, seconds of training until then, mIoU 0..1)
@@ -148,7 +149,7 @@ class Pair:
 
     @property
     def kind(self) -> Literal["against none", "between methods", "same method", "equal seconds"]:
-        """What the pair asks; ``equal seconds`` is the undistilled student trained for longer at no more cost."""
+        """What the pair asks; ``equal seconds`` is the undistilled student trained for longer at no more cost, see ``SAME_SECONDS``."""
         if self.first.method == self.second.method:
             return "same method"
         if self.first.group != self.second.group:

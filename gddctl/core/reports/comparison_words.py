@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gddctl.core.reports.comparison import LEVEL, REFERENCE, Arm, Comparison, MethodRow, Pair, StepTimes, Teacher
+from gddctl.core.reports.comparison import LEVEL, REFERENCE, SAME_SECONDS, Arm, Comparison, MethodRow, Pair, StepTimes, Teacher
 
 DEARER = 1.05  # a step that takes this many times the undistilled one's is said to be dearer
 WAITING = 0.03  # a method whose step waits for data for this share of its time is named: below, it is noise
@@ -41,7 +41,7 @@ def pair_sentence(comparison: Comparison, pair: Pair) -> str:
     names = names_of(comparison)
     one, other = names[pair.first], names[pair.second]
     if pair.kind == "equal seconds":
-        one = f"{REFERENCE}, trained for {pair.first.iterations} iterations, no longer by the clock than {other},"
+        one = f"{REFERENCE}, trained for {pair.first.iterations} iterations, by the clock at most {100 * (SAME_SECONDS - 1):.0f} % longer than {other},"
     outcome = comparison.outcome(pair)
     if outcome == "not judged":
         return f"{one} and {other} differ by {figure(pair.difference_points)} points with {_basis(pair)}."
