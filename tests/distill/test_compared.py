@@ -152,16 +152,17 @@ def test_a_method_without_room_gives_back_what_it_held_before_the_others_go_on(
     assert any("huge is not timed: out of memory" in line for line in heard)
 
 
-LOADING, COMPUTING = 0.06, 0.3  # seconds of a pair in the loader, of a step of the slow method
+LOADING, COMPUTING = 0.2, 0.3  # seconds: between two batches of the loader, however many processes share it; of a step of the slow method
 
 
-@pytest.fixture
-def sleepy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loader and a method that take their time; nothing else is changed."""
+@pytest.fixture(params=[1, 2])
+def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many loader processes. They and one method take their time; nothing else is changed."""
+    count = int(request.param)
     load, step = TrainPairs.__getitem__, Loop._step
 
     def slowly_loaded(self: TrainPairs, place: Place) -> Pair:
-        time.sleep(LOADING)
+        time.sleep(LOADING * count / 2)  # a batch is two pairs
         return load(self, place)
 
     def slowly_done(self: Loop, source: Iterator[Batch], stop: StopRequest) -> None:
@@ -170,23 +171,20 @@ def sleepy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(TrainPairs, "__getitem__", slowly_loaded)
     monkeypatch.setattr(Loop, "_step", slowly_done)
+    return count
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.usefixtures("sleepy")
 def test_a_step_is_timed_as_in_a_training_of_its_own_whatever_others_leave_the_loader(
     make_job: MakeJob, teacher_bundle: Path, tmp_path: Path, workers: int
 ) -> None:
     """Alone, ``none`` waits for every batch. While the slow method computes, a loader in common would fill its queue for it."""
-    batch = 2 * LOADING * workers  # of as many pairs as keep the pace the same for any number of processes
     jobs = {
-        name: make_job(tmp_path / name, role="student", job={"method": method, "teacher": teacher}, workers=workers, batch_size=2 * workers)
+        name: make_job(tmp_path / name, role="student", job={"method": method, "teacher": teacher}, workers=workers)
         for name, method, teacher in (("none", None, None), ("slow", Kd(), teacher_bundle))
     }
     found = measure_steps(jobs, tmp_path, blocks=2, block_steps=4, note=lambda text: None).methods
     none, slow = found["none"], found["slow"]
-    pace = batch / workers
-    assert max(none.seconds) > 0.9 * pace, "the loader's pace is the training's"
+    assert max(none.seconds) > 0.9 * LOADING, "the loader's pace is the training's"
     assert min(slow.waited) < 0.2 * slow.seconds[0] and min(slow.seconds) > COMPUTING
 
 

@@ -41,7 +41,8 @@ def pair_sentence(comparison: Comparison, pair: Pair) -> str:
     names = names_of(comparison)
     one, other = names[pair.first], names[pair.second]
     if pair.kind == "equal seconds":
-        one = f"{REFERENCE}, trained for {pair.first.iterations} iterations, by the clock at most {100 * (SAME_SECONDS - 1):.0f} % longer than {other},"
+        longer = f"at most {100 * (SAME_SECONDS - 1):.0f} % longer"
+        one = f"{REFERENCE}, trained for {pair.first.iterations} iterations, by the clock {longer} than {other},"
     outcome = comparison.outcome(pair)
     if outcome == "not judged":
         return f"{one} and {other} differ by {figure(pair.difference_points)} points with {_basis(pair)}."
