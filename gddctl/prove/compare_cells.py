@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gddctl.core.errors import DataError
 from gddctl.core.reports.comparison import REFERENCE, SAME_SECONDS, Arm, Bootstrap, Cell, Comparison, MethodRow, Pair, StepTimes, Teacher
 from gddctl.prove.bootstrap import Array, ImageDraws, Tallies, name_of, paired_difference
+from gddctl.prove.saturation import far_apart
 
 SAME_SCORE = 1e-6  # between a cell's score and that of its counts: the same integers, divided in another order
 
@@ -116,12 +117,22 @@ def _asked(rows: Sequence[MethodRow]) -> Iterator[tuple[MethodRow, MethodRow]]:
             yield (other, one) if one.arm.method == REFERENCE else (one, other)
     for method in dict.fromkeys(row.arm.method for row in rows):
         lengths = {row.arm.iterations: row for row in rows if row.arm.method == method}
-        for shorter, longer in pairwise(sorted(lengths)):
+        for shorter, longer in _lengths_asked(sorted(lengths)):
             yield lengths[longer], lengths[shorter]
     for row in rows:
         longest = max(_no_dearer(row, rows), key=lambda other: other.arm.iterations, default=None)
         if longest is not None:
             yield longest, row
+
+
+def _lengths_asked(lengths: Sequence[int]) -> Sequence[tuple[int, int]]:
+    """Pairs of ascending ``lengths``: neighbours, and the longest with the nearest that is far enough below it to tell of a ceiling.
+
+    >>> _lengths_asked([1000, 2000, 2600])
+    [(1000, 2000), (2000, 2600), (1000, 2600)]
+    """
+    far = [(length, lengths[-1]) for length in lengths if far_apart(lengths[-1], length)]
+    return list(dict.fromkeys([*pairwise(lengths), *far[-1:]]))
 
 
 def _no_dearer(row: MethodRow, rows: Sequence[MethodRow]) -> Iterator[MethodRow]:
