@@ -13,6 +13,7 @@ from gddctl.core.config.sections import RunConfig
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import write_json
 from gddctl.core.reports.comparison import COMPARISON_NAME, Arm, Cell, Comparison, Teacher
+from gddctl.pipeline.compare.alike import difference_notes
 from gddctl.pipeline.compare.cell_files import read_cell, read_counts
 from gddctl.pipeline.compare.ground import split_words
 from gddctl.pipeline.compare.plan import cell_folder, seeds_in
@@ -61,7 +62,7 @@ def write_result(
         own_teachers=own_teachers,
         step_times=None if recorded is None else recorded.table(),
         neighbours=config.compare.neighbours,
-        notes=(*notes, *start_notes(config)),
+        notes=(*notes, *start_notes(config), *difference_notes(out, found)),
     )
     path = out / COMPARISON_NAME
     write_json(path, comparison.to_json())
