@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -33,6 +33,7 @@ def compare_cells(
     seed: int = 0,
     neighbours: int = 1,
     notes: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Hold the arms of ``cells`` against each other. Lives in ``prove``: it judges, and needs numpy alone.
 
@@ -49,12 +50,13 @@ def compare_cells(
         seed: of the bootstrap.
         neighbours: images that are resampled together, in the order of ``counts``.
         notes: sentences to stand under the table.
+        settings: by method, in words, where its name does not say them.
 
     Raises:
         DataError: counts of different images or classes, or counts that do not give the cell's score, or two budgets of seconds;
             the message names the cell.
     """
-    rows = _rows(cells, step_times)
+    rows = tuple(replace(row, settings=(settings or {}).get(row.arm.method, "")) for row in _rows(cells, step_times))
     _require_one_length(rows)
     judge = _judge({cell.key: cell for cell in cells if cell.scored}, counts, draws, seed, neighbours)
     return Comparison(

@@ -330,5 +330,15 @@ def test_tables_have_a_cell_for_every_column() -> None:
     assert [line[0] for line in table.rows] == ["gdd", "cwd", "none", "kd", "teacher resnet34"]
     assert table.rows[3][1] == "-" and table.rows[1][8] == "1" and table.rows[4][1] == "52.00"
     assert pair_table(comparison).rows[0] == ("gdd - cwd", "+0.30", "-0.40 to +1.00", "0.400", "0.400", "5", "not told apart")
+    assert table.columns[11] == "training s" and table.rows[0][11] == "100" and table.rows[3][11] == "-"
+    assert table.rows[4][11] == "3600" and set(table.rows[4][2:11]) == {"-"}, "what the teacher's own training took"
+    own = made(own_teachers=(Teacher("small", 0.5, 61.2, methods=("cwd", "kd")),))
+    assert method_table(own).rows[-1][:2] == ("teacher of cwd, kd small", "50.00") and method_table(own).rows[-1][11] == "61"
+    told = made(rows=(row("gdd", settings="gdd, weight 2"), *made().rows[1:]))
+    assert [line[0] for line in method_table(told).rows][:2] == ["gdd: gdd, weight 2", "cwd"]
+    assert Comparison.from_json(json.loads(json.dumps(told.to_json()))) == told
+    value = json.loads(json.dumps(told.to_json()))
+    del value["rows"][0]["settings"]  # as it was written before there were any
+    assert Comparison.from_json(value) == made(rows=(row("gdd"), *made().rows[1:]))
     longer = made(rows=(*made().rows, row("none", iterations=1600)))
     assert [line[0] for line in method_table(longer).rows][2:4] == ["none (800 iterations)", "none (1600 iterations)"]

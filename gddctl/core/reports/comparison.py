@@ -99,6 +99,7 @@ class MethodRow:
     peak_memory_mb: float | None  # largest of the cells
     extra_parameters: int | None
     curves: tuple[tuple[int, tuple[Point, ...]], ...] = ()  # (seed, validations)
+    settings: str = ""  # of the method, in words, where its name does not say them
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -123,7 +124,7 @@ class MethodRow:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> MethodRow:
         """Read back what :meth:`Comparison.to_json` wrote of a row."""
-        given = {item.name: value[item.name] for item in fields(cls)}
+        given = {item.name: value[item.name] for item in fields(cls) if item.name in value}
         return cls(**{
             **given,
             "arm": Arm(**value["arm"]),

@@ -16,6 +16,7 @@ from gddctl.core.reports.comparison import COMPARISON_NAME, Arm, Cell, Compariso
 from gddctl.pipeline.compare.alike import difference_notes
 from gddctl.pipeline.compare.cell_files import read_cell, read_counts
 from gddctl.pipeline.compare.ground import split_words
+from gddctl.pipeline.compare.labels import settings_in_words
 from gddctl.pipeline.compare.plan import cell_folder, seeds_in
 from gddctl.pipeline.compare.start import start_notes
 from gddctl.pipeline.compare.step_times import Recorded
@@ -63,6 +64,7 @@ def write_result(
         step_times=None if recorded is None else recorded.table(),
         neighbours=config.compare.neighbours,
         notes=(*notes, *start_notes(config), *difference_notes(out, found)),
+        settings=settings_in_words(out),
     )
     path = out / COMPARISON_NAME
     write_json(path, comparison.to_json())
