@@ -7,6 +7,7 @@ import json
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from gddctl.distill.prepare import prepare
 from gddctl.distill.progress import SilentReporter
 from gddctl.distill.resume import Checkpoints
 from gddctl.distill.run import run_job
-from gddctl.distill.step_times import measure_steps
+from gddctl.distill.step_times import _rotated, measure_steps
 from gddctl.distill.stopping import StopRequest
 from gddctl.models.protocol import Batch
 from gddctl.prove.evaluate import evaluate
@@ -122,6 +123,32 @@ def test_steps_are_timed_in_turns_and_one_that_fails_keeps_no_other_from_it(
     assert "nowhere" in str(found.methods["untaught"].error)
     assert sum("round" in line for line in heard) == 2
     assert not (tmp_path / "job" / "metrics.jsonl").exists() and not (tmp_path / "job" / "checkpoints").exists(), "measuring leaves nothing"
+
+
+def test_turns_rotate_so_that_nobody_keeps_a_place_or_a_neighbour() -> None:
+    names = ["a", "b", "c"]
+    rounds = [_rotated(names, turn) for turn in range(6)]
+    assert rounds == [["a", "b", "c"], ["a", "c", "b"], ["c", "a", "b"], ["c", "b", "a"], ["b", "c", "a"], ["b", "a", "c"]]
+    for place in range(3):
+        assert sorted(order[place] for order in rounds) == ["a", "a", "b", "b", "c", "c"], "everybody is in every place as often"
+    after = [pair for order in rounds for pair in pairwise(order)]
+    assert {after.count((one, other)) for one in names for other in names if one != other} == {2}, "and after every other"
+
+
+def test_rounds_are_timed_in_that_order(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    advance = Loop.advance
+
+    def heard(self: Loop, source: Iterator[Batch], steps: int) -> None:
+        order.append(self._job.out.name)
+        advance(self, source, steps)
+
+    monkeypatch.setattr(Loop, "advance", heard)
+    jobs = {name: make_job(tmp_path / name, role="student") for name in "abc"}
+    measure_steps(jobs, tmp_path, blocks=3, block_steps=1, note=lambda text: None)
+    assert order[::2] == [
+        name for turn in range(4) for name in _rotated(list(jobs), turn)
+    ]  # each advances twice: before the clock and by it
 
 
 def test_a_method_without_room_gives_back_what_it_held_before_the_others_go_on(
