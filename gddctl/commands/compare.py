@@ -100,10 +100,12 @@ def _following(config: Path | None, overrides: Sequence[str], request: Request, 
         return None
     settings = [word for item in overrides for word in ("--set", item)]
     command = ["gddctl", "compare", *([str(config)] if config else []), *settings, "--methods"]
+    budget = [] if request.budget is None else ["--budget", f"{request.budget:.15g}"]
     if on is OnName.heldout:
         chosen = next((row.arm.method for row in comparison.rows if row.scores and row.arm.method != REFERENCE), None)
-        return shlex.join([*command, f"{REFERENCE},{chosen}" if chosen else REFERENCE])
+        first = ["--first-seed", str(request.seeds[0])] if request.seeds[0] else []
+        seeds = [*(["--seeds", str(len(request.seeds))] if len(request.seeds) != request.config.compare.seeds else []), *first]
+        return shlex.join([*command, f"{REFERENCE},{chosen}" if chosen else REFERENCE, *budget, *seeds])
     if len(best.scores) < 2:
-        budget = [] if request.budget is None else ["--budget", f"{request.budget:g}"]
         return shlex.join([*command, ",".join(each.name for each in request.methods), *budget, "--seeds", "5", "--out", str(request.out)])
     return shlex.join(["gddctl", "export", str(cell_folder(request.out, best.arm.method, best.seeds[0], best.arm.iterations) / "student")])

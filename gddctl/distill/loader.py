@@ -25,6 +25,7 @@ from gddctl.distill.cache import Pair, PairCache
 from gddctl.distill.seeds import derive, epoch_order
 from gddctl.models.protocol import Batch
 
+PREFETCHED = 4  # batches that each loader process works ahead
 Place = tuple[int, int]  # (epoch, index of the sample)
 RawBatch = tuple[Tensor, Tensor, tuple[str, ...]]  # (B, h, w, 3) uint8, (B, h, w) uint8, keys
 
@@ -149,7 +150,7 @@ class Batches:
             collate_fn=self._collate,
             worker_init_fn=_WorkerStart(os.getpid()) if several else None,
             multiprocessing_context="fork" if several else None,  # the cache is shared with forked processes only
-            prefetch_factor=4 if several else None,
+            prefetch_factor=PREFETCHED if several else None,
             pin_memory=self._device.type == "cuda",
         )
 

@@ -1,9 +1,11 @@
-"""How long a training step of each method takes: blocks of steps in turns, in one process, on one stream of batches."""
+"""How long a training step of each method takes: blocks of steps in turns, in one process, each on fresh batches."""
 
 from __future__ import annotations
 
+import gc
+import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from gddctl.data.subset import Subset
 from gddctl.distill.allocator import freed_memory_kept
 from gddctl.distill.assemble import Parts, assemble
 from gddctl.distill.job import TrainJob
+from gddctl.distill.loader import PREFETCHED, Batches
 from gddctl.distill.loop import Loop
 from gddctl.distill.memory import is_out_of_memory
 from gddctl.distill.places import make_fabric
@@ -25,7 +28,6 @@ from gddctl.distill.progress import SilentReporter
 from gddctl.distill.quantize import choose_images, observe
 from gddctl.distill.resume import Checkpoints, Position
 from gddctl.distill.teachers import Opened
-from gddctl.models.protocol import Batch
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,14 @@ class Measured:
     """One method's blocks."""
 
     seconds: tuple[float, ...]  # per step, one value per block
+    waited: tuple[float, ...] = ()  # of these, for the next batch
     error: str | None = None  # why there are none
+    out_of_memory: bool = False  # the error: where fewer methods live at once, there may be enough
+
+    @classmethod
+    def failed(cls, error: BaseException) -> Measured:
+        """One that came to nothing."""
+        return cls((), error=_in_a_line(error), out_of_memory=is_out_of_memory(error))
 
 
 @dataclass(frozen=True)
@@ -49,14 +58,18 @@ def measure_steps(jobs: Mapping[str, TrainJob], folder: Path, *, blocks: int, bl
     """Time the steps of ``jobs``, which share data, seed and batch size.
 
     A step is what the training loop does with a batch: waiting for it, both networks, the loss, the update. Validations and checkpoints are
-    left out. All jobs live in this process at once and share the teacher's weights and one stream of batches, so that none finds the
-    machine in another state than the others. The first block of each warms up and is left out; who begins changes from round to round.
+    left out. All jobs live in this process at once and share the teacher's weights, so that none finds the machine in another state than
+    the others. The first block of each warms up and is left out; who begins changes from round to round.
+
+    A step of a long training takes as long as the loader or the networks, whichever are slower. So that it does here too, every block
+    has loader processes of its own: what others computed in the meantime has filled no queue. The steps that wait for the first batch
+    of each of them are outside the clock, and a block is a whole number of turns of theirs.
 
     Args:
         jobs: by method name.
         folder: where findings about the data are kept.
         blocks: of each job.
-        block_steps: steps in a block.
+        block_steps: steps in a block, at least; brought up to a multiple of the loader processes.
         note: told what happens.
 
     Returns:
@@ -83,36 +96,78 @@ def _measured(
     block_steps: int,
     note: Callable[[str], None],
 ) -> Measurement:
-    some = next(iter(jobs.values()))
-    loops, found = _loops(jobs, folder, fabric, preparation, (blocks + 1) * block_steps)
+    rhythm = _Rhythm.of(next(iter(jobs.values())), block_steps)
+    loops, feed, found = _loops(jobs, folder, fabric, preparation, (blocks + 1) * rhythm.taken)
     where = (fabric.device.type, torch.get_num_threads())
-    if not loops:
+    if feed is None:
         return Measurement(*where, found)
-    names, seconds = list(loops), {name: list[float]() for name in loops}
-    source = _stream(some, fabric, preparation, (blocks + 1) * block_steps * len(names))
+    names, measured = list(loops), {name: list[tuple[float, float]]() for name in loops}
+    for turn in range(blocks + 1):
+        note(f"warming up {', '.join(names)}" if turn == 0 else f"round {turn} of {blocks}")
+        for place, name in enumerate(_rotated(names, turn)):
+            if name in found:
+                continue
+            try:
+                taken = _timed(loops[name], feed, rhythm, turn * len(names) + place)
+            except Interrupted:
+                raise
+            except (GddctlError, RuntimeError, MemoryError, ValueError) as error:
+                found[name] = Measured.failed(error)
+                note(f"{name} is not timed: {found[name].error}")
+            else:
+                if turn > 0:
+                    measured[name].append(taken)
+            if name in found:  # out here, where nothing holds the error and with it what the step had reached
+                del loops[name]
+                _free(fabric)
+    return Measurement(*where, {name: found.get(name) or _of_blocks(measured[name]) for name in jobs})
+
+
+@dataclass(frozen=True)
+class _Rhythm:
+    """How a block goes."""
+
+    workers: int  # loader processes
+    lead: int  # steps before the clock starts
+    steps: int  # by the clock
+    kept: bool  # pairs are kept in memory: the images of a long training are, but for its first epoch
+
+    @classmethod
+    def of(cls, job: TrainJob, block_steps: int) -> _Rhythm:
+        """Slow loader processes, started together, deliver together: only whole turns of all of them tell their pace."""
+        workers = job.train.workers
+        turn = max(1, workers)
+        return cls(workers, workers + 1, math.ceil(block_steps / turn) * turn, job.data.cache == "ram")
+
+    @property
+    def taken(self) -> int:
+        """Steps in all."""
+        return self.lead + self.steps
+
+
+def _timed(loop: Loop, feed: Batches, rhythm: _Rhythm, block: int) -> tuple[float, float]:
+    """Seconds per step, and those of them spent waiting for a batch."""
+    start = 0 if rhythm.kept else block * rhythm.taken  # the same batches, so that the first block alone fills the memory; else new ones
+    source = feed.run(start, start + rhythm.taken + PREFETCHED * rhythm.workers)  # the loader works on to the end of the block and beyond
     with closing(source):
-        for turn in range(blocks + 1):
-            note(f"warming up {', '.join(names)}" if turn == 0 else f"round {turn} of {blocks}")
-            for name in _rotated(names, turn):
-                if name in found:
-                    continue
-                try:
-                    taken = _timed(loops[name], source, block_steps)
-                except Interrupted:
-                    raise
-                except (GddctlError, RuntimeError, MemoryError, ValueError) as error:
-                    found[name] = Measured((), _in_a_line(error))
-                else:
-                    if turn > 0:
-                        seconds[name].append(taken / block_steps)
-    return Measurement(*where, {name: found.get(name) or Measured(tuple(seconds[name])) for name in jobs})
+        loop.advance(source, rhythm.lead)
+        _wait_for_device()
+        waited, began = feed.waited, time.perf_counter()
+        loop.advance(source, rhythm.steps)
+        _wait_for_device()
+        return (time.perf_counter() - began) / rhythm.steps, (feed.waited - waited) / rhythm.steps
+
+
+def _of_blocks(blocks: list[tuple[float, float]]) -> Measured:
+    return Measured(tuple(seconds for seconds, _ in blocks), tuple(waited for _, waited in blocks))
 
 
 def _loops(
     jobs: Mapping[str, TrainJob], folder: Path, fabric: Fabric, preparation: Preparation, steps: int
-) -> tuple[dict[str, Loop], dict[str, Measured]]:
-    """Everything built, and what could not be."""
+) -> tuple[dict[str, Loop], Batches | None, dict[str, Measured]]:
+    """Everything built, what feeds it, and what could not be built."""
     loops: dict[str, Loop] = {}
+    feed: Batches | None = None
     failed: dict[str, Measured] = {}
     teachers: dict[str, Opened] = {}
     for name, job in jobs.items():
@@ -121,13 +176,16 @@ def _loops(
             parts = assemble(long, fabric, preparation)
             _observe(long, parts, preparation)
         except (GddctlError, RuntimeError, MemoryError, ValueError) as error:
-            failed[name] = Measured((), _in_a_line(error))
+            failed[name] = Measured.failed(error)
+        if name in failed:
+            _free(fabric)
             continue
         if parts.opened is not None:
             parts.opened = teachers.setdefault(f"{job.teacher} {job.noising}", parts.opened)
         parts.wrapped.train()
+        feed = feed or parts.batches
         loops[name] = Loop(long, fabric, parts, Position(), Checkpoints(folder / "none"), None, SilentReporter())
-    return loops, failed
+    return loops, feed, failed
 
 
 def _observe(job: TrainJob, parts: Parts, preparation: Preparation) -> None:
@@ -137,17 +195,11 @@ def _observe(job: TrainJob, parts: Parts, preparation: Preparation) -> None:
         observe(parts.quantised, pairs, choose_images(job, len(pairs)), job.data.preprocess)
 
 
-def _stream(job: TrainJob, fabric: Fabric, preparation: Preparation, steps: int) -> Generator[Batch, None, None]:
-    """One loader for all."""
-    return assemble(job.model_copy(update={"method": None, "teacher": None}), fabric, preparation).batches.run(0, steps)
-
-
-def _timed(loop: Loop, source: Iterator[Batch], steps: int) -> float:
-    _wait_for_device()
-    began = time.perf_counter()
-    loop.advance(source, steps)
-    _wait_for_device()
-    return time.perf_counter() - began
+def _free(fabric: Fabric) -> None:
+    """Give back what a failed method held: networks and optimisers refer to themselves in rings."""
+    gc.collect()
+    if fabric.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _wait_for_device() -> None:

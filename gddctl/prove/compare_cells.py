@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.errors import DataError
-from gddctl.core.reports.comparison import REFERENCE, Arm, Bootstrap, Cell, Comparison, MethodRow, Pair, StepTimes, Teacher
+from gddctl.core.reports.comparison import REFERENCE, SAME_SECONDS, Arm, Bootstrap, Cell, Comparison, MethodRow, Pair, StepTimes, Teacher
 from gddctl.prove.bootstrap import Array, ImageDraws, Tallies, name_of, paired_difference
+from gddctl.prove.saturation import far_apart
 
 SAME_SCORE = 1e-6  # between a cell's score and that of its counts: the same integers, divided in another order
-SAME_SECONDS = 1.05  # a training this much longer still cost "the same": step times are known to a few percent
 
 Key = tuple[str, int, int]
 
@@ -27,11 +27,13 @@ def compare_cells(
     protocol: str,
     split: str,
     teacher: Teacher | None = None,
+    own_teachers: Sequence[Teacher] = (),
     step_times: StepTimes | None = None,
     draws: int = 10_000,
     seed: int = 0,
     neighbours: int = 1,
     notes: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Hold the arms of ``cells`` against each other. Lives in ``prove``: it judges, and needs numpy alone.
 
@@ -42,17 +44,19 @@ def compare_cells(
         protocol: how the cells were scored, in words.
         split: "val" or "held-out training images".
         teacher: who taught.
+        own_teachers: who taught single methods instead.
         step_times: the interleaved measurement.
         draws: of the bootstrap.
         seed: of the bootstrap.
         neighbours: images that are resampled together, in the order of ``counts``.
         notes: sentences to stand under the table.
+        settings: by method, in words, where its name does not say them.
 
     Raises:
         DataError: counts of different images or classes, or counts that do not give the cell's score, or two budgets of seconds;
             the message names the cell.
     """
-    rows = _rows(cells, step_times)
+    rows = tuple(replace(row, settings=(settings or {}).get(row.arm.method, "")) for row in _rows(cells, step_times))
     _require_one_length(rows)
     judge = _judge({cell.key: cell for cell in cells if cell.scored}, counts, draws, seed, neighbours)
     return Comparison(
@@ -65,6 +69,7 @@ def compare_cells(
         rows=rows,
         pairs=tuple(pair for one, other in _asked(rows) if (pair := judge.pair(one, other)) is not None),
         notes=tuple(notes),
+        own_teachers=tuple(own_teachers),
     )
 
 
@@ -114,7 +119,7 @@ def _asked(rows: Sequence[MethodRow]) -> Iterator[tuple[MethodRow, MethodRow]]:
             yield (other, one) if one.arm.method == REFERENCE else (one, other)
     for method in dict.fromkeys(row.arm.method for row in rows):
         lengths = {row.arm.iterations: row for row in rows if row.arm.method == method}
-        for shorter, longer in pairwise(sorted(lengths)):
+        for shorter, longer in _lengths_asked(sorted(lengths)):
             yield lengths[longer], lengths[shorter]
     for row in rows:
         longest = max(_no_dearer(row, rows), key=lambda other: other.arm.iterations, default=None)
@@ -122,8 +127,18 @@ def _asked(rows: Sequence[MethodRow]) -> Iterator[tuple[MethodRow, MethodRow]]:
             yield longest, row
 
 
+def _lengths_asked(lengths: Sequence[int]) -> Sequence[tuple[int, int]]:
+    """Pairs of ascending ``lengths``: neighbours, and the longest with the nearest that is far enough below it to tell of a ceiling.
+
+    >>> _lengths_asked([1000, 2000, 2600])
+    [(1000, 2000), (2000, 2600), (1000, 2600)]
+    """
+    far = [(length, lengths[-1]) for length in lengths if far_apart(lengths[-1], length)]
+    return list(dict.fromkeys([*pairwise(lengths), *far[-1:]]))
+
+
 def _no_dearer(row: MethodRow, rows: Sequence[MethodRow]) -> Iterator[MethodRow]:
-    """Undistilled students of other groups that trained for longer than ``row`` and took no longer."""
+    """Undistilled students of other groups that trained for longer than ``row`` and took as long, see ``SAME_SECONDS``."""
     cost = _cost(row)
     for other in rows:
         if other.arm.method == REFERENCE != row.arm.method and other.arm.group != row.arm.group and cost is not None:

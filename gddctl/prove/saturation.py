@@ -15,6 +15,11 @@ from gddctl.prove.bootstrap import paired_difference
 LONGER = 1.5  # times the iterations that the longer training needs: a tenth more says nothing about a ceiling
 
 
+def far_apart(longer: int, shorter: int) -> bool:
+    """Whether ``longer`` iterations are enough more than ``shorter`` to tell of a ceiling."""
+    return longer >= LONGER * shorter
+
+
 @dataclass(frozen=True)
 class Saturation:
     """What the longer of two trainings gained. Truthy when the gain is established to be below the limit."""
@@ -29,7 +34,7 @@ class Saturation:
         pair = self.pair
         if not pair.covers_seeds or pair.low_points is None or pair.high_points is None:
             return "not known"
-        if pair.first.iterations < LONGER * pair.second.iterations:
+        if not far_apart(pair.first.iterations, pair.second.iterations):
             return "not known"
         return "stopped" if pair.high_points < self.limit_points else "improving" if pair.low_points > self.limit_points else "not known"
 
@@ -58,28 +63,33 @@ class Saturation:
     def _why(self) -> str:
         if not self.pair.covers_seeds:
             return ", with one seed"
-        return (
-            f", with less than {LONGER:g} times the iterations" if self.pair.first.iterations < LONGER * self.pair.second.iterations else ""
-        )
+        near = not far_apart(self.pair.first.iterations, self.pair.second.iterations)
+        return f", with less than {LONGER:g} times the iterations" if near else ""
 
 
 def saturation(comparison: Comparison, method: str = REFERENCE, *, limit_points: float = 0.5) -> Saturation | None:
     """Whether ``method`` has stopped improving.
 
-    Its two longest trainings are compared where it was trained for several lengths; else the two halves of its curves, which is weaker:
-    half-way through, the learning rate had not yet fallen.
+    Where it was trained for several lengths, the longest is held against the longest of those that are far enough below it; else the two
+    halves of its curves are compared, which is weaker: half-way through, the learning rate had not yet fallen.
 
     Returns:
         None where there is neither a second length nor a curve.
     """
     found = [pair for pair in comparison.pairs if pair.kind == "same method" and pair.first.method == method]
     if found:
-        return Saturation(max(found, key=lambda pair: pair.first.iterations), limit_points, "trainings")
+        return Saturation(max(found, key=_tells), limit_points, "trainings")
     rows = [row for row in comparison.rows if row.arm.method == method and row.curves]
     if not rows:
         return None
     pair = _second_half(max(rows, key=lambda row: row.arm.iterations), comparison.bootstrap.draws, comparison.bootstrap.seed)
     return None if pair is None else Saturation(pair, limit_points, "curve")
+
+
+def _tells(pair: Pair) -> tuple[int, bool, int]:
+    """The longest first; of its pairs one that is far enough apart; of those the nearest."""
+    longer, shorter = pair.first.iterations, pair.second.iterations
+    return longer, far_apart(longer, shorter), shorter
 
 
 def _second_half(row: MethodRow, draws: int, seed: int) -> Pair | None:

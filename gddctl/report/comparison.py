@@ -102,7 +102,13 @@ def _how(comparison: Comparison) -> Iterator[tuple[str, str]]:
     drawn = f"95 %, {bootstrap.name}, {bootstrap.draws:,} draws from seed {bootstrap.seed}"
     alone = "; images count as independent, which frames of one video are not" if bootstrap.neighbours == 1 else ""
     yield "intervals", drawn + alone
-    yield "several comparisons", "Holm's method over all methods against none, and apart from them over all pairs of methods"
+    yield (
+        "several comparisons",
+        (
+            "Holm's method over each kind of pair apart: all methods against none, all pairs of methods, all pairs of equal seconds, "
+            "all pairs of lengths of one method"
+        ),
+    )
     if comparison.teacher is not None:
         yield "teacher", f"{comparison.teacher.name}, its own training: {duration(comparison.teacher.seconds)}"
     if comparison.step_times is not None:

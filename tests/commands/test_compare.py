@@ -149,7 +149,7 @@ def test_a_budget_becomes_iterations_once_and_val_is_not_opened_where_images_are
     assert set(medians) == {"none", "both"} and all(len(row["seconds"]) == 2 for row in times["methods"].values())
     cells = {cell["method"]: cell for cell in (read(path) for path in (out / "cells").glob("*/cell.json"))}
     assert {name: cell["iterations"] for name, cell in cells.items()} == {name: max(1, int(0.4 / t)) for name, t in medians.items()}
-    assert "--methods none,both" in done.json["next"] and "heldout" not in done.json["next"], "what was chosen is then shown on val"
+    assert "--methods none,both --budget 0.4 --seeds 1" in done.json["next"] and "heldout" not in done.json["next"], "chosen, then shown"
     comparison = done.json["comparison"]
     assert comparison["split"] == "held-out training images" and comparison["images"] == 2  # a fifth of 10
     assert any("trained on the held-out images too" in note for note in comparison["notes"]), "this teacher saw every image"

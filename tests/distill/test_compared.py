@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +20,18 @@ from gddctl.core.artifact.card_io import read_card
 from gddctl.core.config.methods import Cwd, Gdd, Kd
 from gddctl.data.open import open_dataset
 from gddctl.distill.assemble import assemble
+from gddctl.distill.cache import Pair
 from gddctl.distill.job import TrainJob
-from gddctl.distill.loader import Batches
+from gddctl.distill.loader import Batches, Place, TrainPairs
+from gddctl.distill.loop import Loop
 from gddctl.distill.memory import is_out_of_memory, peak_memory_mb
 from gddctl.distill.places import make_fabric
 from gddctl.distill.prepare import prepare
 from gddctl.distill.progress import SilentReporter
 from gddctl.distill.resume import Checkpoints
 from gddctl.distill.run import run_job
-from gddctl.distill.step_times import measure_steps
+from gddctl.distill.step_times import _rotated, measure_steps
+from gddctl.distill.stopping import StopRequest
 from gddctl.models.protocol import Batch
 from gddctl.prove.evaluate import evaluate
 from gddctl.prove.per_image import image_counts
@@ -117,6 +123,96 @@ def test_steps_are_timed_in_turns_and_one_that_fails_keeps_no_other_from_it(
     assert "nowhere" in str(found.methods["untaught"].error)
     assert sum("round" in line for line in heard) == 2
     assert not (tmp_path / "job" / "metrics.jsonl").exists() and not (tmp_path / "job" / "checkpoints").exists(), "measuring leaves nothing"
+
+
+def test_turns_rotate_so_that_nobody_keeps_a_place_or_a_neighbour() -> None:
+    names = ["a", "b", "c"]
+    rounds = [_rotated(names, turn) for turn in range(6)]
+    assert rounds == [["a", "b", "c"], ["a", "c", "b"], ["c", "a", "b"], ["c", "b", "a"], ["b", "c", "a"], ["b", "a", "c"]]
+    for place in range(3):
+        assert sorted(order[place] for order in rounds) == ["a", "a", "b", "b", "c", "c"], "everybody is in every place as often"
+    after = [pair for order in rounds for pair in pairwise(order)]
+    assert {after.count((one, other)) for one in names for other in names if one != other} == {2}, "and after every other"
+
+
+def test_rounds_are_timed_in_that_order(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    advance = Loop.advance
+
+    def heard(self: Loop, source: Iterator[Batch], steps: int) -> None:
+        order.append(self._job.out.name)
+        advance(self, source, steps)
+
+    monkeypatch.setattr(Loop, "advance", heard)
+    jobs = {name: make_job(tmp_path / name, role="student") for name in "abc"}
+    measure_steps(jobs, tmp_path, blocks=3, block_steps=1, note=lambda text: None)
+    assert order[::2] == [
+        name for turn in range(4) for name in _rotated(list(jobs), turn)
+    ]  # each advances twice: before the clock and by it
+
+
+def test_a_method_without_room_gives_back_what_it_held_before_the_others_go_on(
+    make_job: MakeJob, teacher_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, alive = Loop._step, list[bool]()
+    there: dict[str, weakref.ReferenceType[torch.nn.Module]] = {}
+
+    def crowded(self: Loop, source: Iterator[Batch], stop: StopRequest) -> None:
+        if isinstance(self._job.method, Kd):
+            there["huge"] = weakref.ref(self._parts.student)
+            held = [self._parts, next(source)]
+            raise torch.OutOfMemoryError(f"CUDA out of memory, with {len(held)} things in hand")
+        if "huge" in there:
+            alive.append(there["huge"]() is not None)
+        step(self, source, stop)
+
+    monkeypatch.setattr(Loop, "_step", crowded)
+    jobs = {
+        name: make_job(tmp_path / name, role="student", job={"method": method, "teacher": None if method is None else teacher_bundle})
+        for name, method in (("none", None), ("huge", Kd()), ("gdd", Gdd(weight=1.0)))
+    }
+    heard: list[str] = []
+    found = measure_steps(jobs, tmp_path, blocks=1, block_steps=1, note=heard.append).methods
+    assert found["huge"].out_of_memory and found["huge"].seconds == ()
+    assert not found["none"].out_of_memory and len(found["none"].seconds) == len(found["gdd"].seconds) == 1
+    assert alive and not any(alive), "its networks are still in memory"
+    assert any("huge is not timed: out of memory" in line for line in heard)
+
+
+LOADING, COMPUTING = 0.2, 0.3  # seconds: between two batches of the loader, however many processes share it; of a step of the slow method
+
+
+@pytest.fixture(params=[1, 2])
+def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many loader processes. They and one method take their time; nothing else is changed."""
+    count = int(request.param)
+    load, step = TrainPairs.__getitem__, Loop._step
+
+    def slowly_loaded(self: TrainPairs, place: Place) -> Pair:
+        time.sleep(LOADING * count / 2)  # a batch is two pairs
+        return load(self, place)
+
+    def slowly_done(self: Loop, source: Iterator[Batch], stop: StopRequest) -> None:
+        step(self, source, stop)
+        time.sleep(COMPUTING if self._job.method is not None else 0.0)
+
+    monkeypatch.setattr(TrainPairs, "__getitem__", slowly_loaded)
+    monkeypatch.setattr(Loop, "_step", slowly_done)
+    return count
+
+
+def test_a_step_is_timed_as_in_a_training_of_its_own_whatever_others_leave_the_loader(
+    make_job: MakeJob, teacher_bundle: Path, tmp_path: Path, workers: int
+) -> None:
+    """Alone, ``none`` waits for every batch. While the slow method computes, a loader in common would fill its queue for it."""
+    jobs = {
+        name: make_job(tmp_path / name, role="student", job={"method": method, "teacher": teacher}, workers=workers)
+        for name, method, teacher in (("none", None, None), ("slow", Kd(), teacher_bundle))
+    }
+    found = measure_steps(jobs, tmp_path, blocks=2, block_steps=4, note=lambda text: None).methods
+    none, slow = found["none"], found["slow"]
+    assert max(none.seconds) > 0.9 * LOADING, "the loader's pace is the training's"
+    assert min(slow.waited) < 0.2 * slow.seconds[0] and min(slow.seconds) > COMPUTING
 
 
 def test_counts_by_image_sum_to_what_evaluation_scores(teacher_bundle: Path) -> None:

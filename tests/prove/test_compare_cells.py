@@ -211,11 +211,14 @@ def test_an_undistilled_student_with_the_same_seconds_is_held_against_the_method
     ]
     comparison = compared(cells, counts)
     assert kinds(comparison) == [
-        "against none: gdd 800, none", "equal seconds: none 1390, gdd", "same method: none 1390, none", "same method: none 1600, none"
+        "against none: gdd 800, none", "equal seconds: none 1390, gdd",
+        "same method: none 1390, none", "same method: none 1600, none", "same method: none 1600, none",  # against 1390 and 800
     ]  # fmt: skip
     assert re.search(
-        r"none, trained for 1390 iterations, no longer by the clock than gdd, is better than gdd", " ".join(verdicts(comparison))
+        r"none, trained for 1390 iterations, by the clock at most 5 % longer than gdd, is better than gdd", " ".join(verdicts(comparison))
     )
+    dearer = [dataclasses.replace(cell, step_seconds=0.167) if cell.method == "gdd" else cell for cell in cells]
+    assert "equal seconds: none 1390, gdd" in kinds(compared(dearer, counts)), "139 s against 133.6 s: 4 % longer, and the sentence says so"
     cheap = [cell if cell.method == "none" else dataclasses.replace(cell, step_seconds=0.11) for cell in cells]
     assert "equal seconds" not in " ".join(kinds(compared(cheap, counts)))
     times = StepTimes("turns", (StepTime("none", 0.1, 0.1, 0.1), StepTime("gdd", 0.174, 0.17, 0.18)))
@@ -249,6 +252,30 @@ def test_saturation_is_established_by_the_interval() -> None:
     assert open_ is not None and open_.verdict == "not known" and "is not established" in open_.sentence
     near = saturation(grown(0.80, 0.80, iterations=900), limit_points=3.0)
     assert near is not None and near.verdict == "not known" and "less than 1.5 times the iterations" in near.sentence
+
+
+def lengths(*iterations: int) -> Comparison:
+    counts: Counts = {}
+    return compared([cell for length in iterations for cell in trained("none", 0.8, counts, iterations=length)], counts)
+
+
+@pytest.mark.parametrize(
+    ("iterations", "held_against", "pairs"),
+    [
+        ((1000, 2000, 2600), 1000, 3),  # 2000 is too near
+        ((2600, 1000, 1200, 2000), 1200, 4),  # the longest of those that are far enough
+        ((1000, 2000, 4000), 2000, 2),  # the neighbour will do, and is asked for once
+        ((2000, 2600), 2000, 1),  # nothing is: not known
+    ],
+)
+def test_the_longest_training_is_held_against_one_that_is_far_enough_below_it(
+    iterations: tuple[int, ...], held_against: int, pairs: int
+) -> None:
+    comparison = lengths(*iterations)
+    assert len(comparison.pairs) == pairs and all(pair.kind == "same method" for pair in comparison.pairs)
+    found = saturation(comparison, limit_points=3.0)
+    assert found is not None and (found.pair.first.iterations, found.pair.second.iterations) == (max(iterations), held_against)
+    assert found.verdict == ("stopped" if len(iterations) > 2 else "not known")
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,8 @@ def test_the_forest_puts_points_where_they_belong() -> None:
     assert 'fill="var(--paper)" stroke="var(--faint)"' in drawing  # hollow: not told apart
     told = dataclasses.replace(made(), pairs=(dataclasses.replace(made().pairs[0], p=0.01, low_points=0.4),))
     assert 'fill="var(--good)" stroke="var(--good)"' in str(forest_figure(told))
+    one_seed = dataclasses.replace(told, pairs=(dataclasses.replace(told.pairs[0], seeds=(0,)),))
+    assert 'fill="var(--paper)" stroke="var(--faint)"' in str(forest_figure(one_seed)) and "--good" not in str(forest_figure(one_seed))
 
 
 def test_arms_are_told_apart_by_colour_or_dash() -> None:

@@ -11,10 +11,20 @@ COMPARISON_SCHEMA = 1
 COMPARISON_NAME = "comparison.json"  # in the folder of a comparison
 REFERENCE = "none"  # the method that every other one is held against: no distillation
 LEVEL = 0.95  # of every interval; verdicts are at 1 - LEVEL
+SAME_SECONDS = 1.05  # a training this much longer still cost "the same": step times are known to a few percent
 
 Budget = Literal["iterations", "seconds"]
 Point = tuple[int, float, float]  # (iteration, seconds of training until then, mIoU 0..1)
-Outcome = Literal["better", "worse", "better before Holm", "worse before Holm", "not told apart", "not judged"]
+Outcome = Literal[
+    "better",
+    "worse",
+    "better before Holm",
+    "worse before Holm",
+    "above with one seed",  # on these images; another training could turn it around
+    "below with one seed",
+    "not told apart",
+    "not judged",
+]
 
 
 @dataclass(frozen=True, order=True)
@@ -89,6 +99,7 @@ class MethodRow:
     peak_memory_mb: float | None  # largest of the cells
     extra_parameters: int | None
     curves: tuple[tuple[int, tuple[Point, ...]], ...] = ()  # (seed, validations)
+    settings: str = ""  # of the method, in words, where its name does not say them
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -113,7 +124,7 @@ class MethodRow:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> MethodRow:
         """Read back what :meth:`Comparison.to_json` wrote of a row."""
-        given = {item.name: value[item.name] for item in fields(cls)}
+        given = {item.name: value[item.name] for item in fields(cls) if item.name in value}
         return cls(**{
             **given,
             "arm": Arm(**value["arm"]),
@@ -139,7 +150,7 @@ class Pair:
 
     @property
     def kind(self) -> Literal["against none", "between methods", "same method", "equal seconds"]:
-        """What the pair asks; ``equal seconds`` is the undistilled student trained for longer at no more cost."""
+        """What the pair asks; ``equal seconds`` is the undistilled student trained for longer at no more cost, see ``SAME_SECONDS``."""
         if self.first.method == self.second.method:
             return "same method"
         if self.first.group != self.second.group:
@@ -163,6 +174,8 @@ class Pair:
         if self.p > alpha or self.difference_points == 0:
             return "not told apart"
         better = self.difference_points > 0
+        if not self.covers_seeds:
+            return "above with one seed" if better else "below with one seed"
         if p_holm is not None and p_holm > alpha:
             return "better before Holm" if better else "worse before Holm"
         return "better" if better else "worse"
@@ -183,6 +196,12 @@ class Teacher:
     miou: float | None  # 0..1
     seconds: float | None  # of its own training; None where somebody else trained it
     condition: str = ""  # of ``miou``: that it was told the answer; no student's score compares with such a one
+    methods: tuple[str, ...] = ()  # whom it taught; empty: everyone who has no teacher of its own
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Teacher:
+        """Read back what :meth:`Comparison.to_json` wrote of a teacher."""
+        return cls(**{**value, "methods": tuple(value.get("methods", ()))})
 
 
 @dataclass(frozen=True)
@@ -193,6 +212,7 @@ class StepTime:
     seconds: float  # median over the rounds
     low: float  # fastest and slowest round
     high: float
+    data_wait: float | None = None  # share of the seconds, 0..1, that passed waiting for a batch; None where that was not measured
 
 
 @dataclass(frozen=True)
@@ -230,6 +250,7 @@ class Comparison:
     rows: tuple[MethodRow, ...]  # best mean first within a group
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...] = ()
+    own_teachers: tuple[Teacher, ...] = ()  # of single methods
 
     def row(self, arm: Arm) -> MethodRow | None:
         """The row of ``arm``."""
@@ -250,10 +271,14 @@ class Comparison:
         return next(found, None)
 
     def family(self, pair: Pair) -> tuple[Pair, ...]:
-        """The pairs that ``pair`` is adjusted for: those of its kind in its group. Questions asked once stand alone."""
-        if pair.kind not in ("against none", "between methods"):
-            return (pair,)
-        return tuple(other for other in self.pairs if other.kind == pair.kind and other.first.group == pair.first.group)
+        """The pairs that ``pair`` is adjusted for: those of its kind, each of which could have come out by chance.
+
+        Pairs within a group stand beside those of their group; pairs across groups (equal seconds, another length) are one family.
+        """
+        alike = tuple(other for other in self.pairs if other.kind == pair.kind)
+        if pair.kind in ("equal seconds", "same method"):
+            return alike
+        return tuple(other for other in alike if other.first.group == pair.first.group)
 
     def p_holm(self, pair: Pair) -> float | None:
         """``pair.p`` adjusted by Holm's method over its family."""
@@ -271,7 +296,7 @@ class Comparison:
 
     def _beats(self, one: Arm, other: Arm) -> bool:
         pair = self.pair(one, other)
-        if pair is None or not pair.covers_seeds:
+        if pair is None:
             return False
         return self.outcome(pair) == ("better" if pair.first == one else "worse")
 
@@ -296,11 +321,12 @@ class Comparison:
             split=value["split"],
             images=value["images"],
             bootstrap=Bootstrap(**value["bootstrap"]),
-            teacher=None if value["teacher"] is None else Teacher(**value["teacher"]),
+            teacher=None if value["teacher"] is None else Teacher.from_json(value["teacher"]),
             step_times=None if times is None else StepTimes(times["how"], tuple(StepTime(**time) for time in times["times"])),
             rows=tuple(MethodRow.from_json(row) for row in value["rows"]),
             pairs=tuple(Pair.from_json(pair) for pair in value["pairs"]),
             notes=tuple(value["notes"]),
+            own_teachers=tuple(Teacher.from_json(teacher) for teacher in value.get("own_teachers", ())),
         )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gddctl.core.reports.comparison import REFERENCE, Arm, Comparison, MethodRow, Pair
+from gddctl.core.reports.comparison import LEVEL, REFERENCE, SAME_SECONDS, Arm, Comparison, MethodRow, Pair, StepTimes, Teacher
 
 DEARER = 1.05  # a step that takes this many times the undistilled one's is said to be dearer
+WAITING = 0.03  # a method whose step waits for data for this share of its time is named: below, it is noise
 
 
 def verdicts(comparison: Comparison) -> tuple[str, ...]:
@@ -14,7 +15,8 @@ def verdicts(comparison: Comparison) -> tuple[str, ...]:
     return (
         *(sentence for group in comparison.groups() for sentence in _of_group(comparison, group)),
         *(pair_sentence(comparison, pair) for pair in comparison.pairs if pair.kind == "equal seconds"),
-        *_teacher(comparison),
+        *_waiting(comparison),
+        *_teachers(comparison),
         *_failures(comparison),
         *_reach(comparison),
     )
@@ -39,7 +41,8 @@ def pair_sentence(comparison: Comparison, pair: Pair) -> str:
     names = names_of(comparison)
     one, other = names[pair.first], names[pair.second]
     if pair.kind == "equal seconds":
-        one = f"{REFERENCE}, trained for {pair.first.iterations} iterations, no longer by the clock than {other},"
+        longer = f"at most {100 * (SAME_SECONDS - 1):.0f} % longer"
+        one = f"{REFERENCE}, trained for {pair.first.iterations} iterations, by the clock {longer} than {other},"
     outcome = comparison.outcome(pair)
     if outcome == "not judged":
         return f"{one} and {other} differ by {figure(pair.difference_points)} points with {_basis(pair)}."
@@ -48,7 +51,7 @@ def pair_sentence(comparison: Comparison, pair: Pair) -> str:
         shown = f"difference {figure(pair.difference_points)}, interval {interval(pair)}, {_basis(pair)}"
         return f"{one} and {other} are not told apart by {these} ({shown})."
     up = pair.difference_points > 0
-    sure = pair.covers_seeds and not outcome.endswith("before Holm")
+    sure = outcome in ("better", "worse")
     words = ("is better than" if up else "is worse than") if sure else ("scored above" if up else "scored below")
     by = figure(abs(pair.difference_points))
     shown = f"95 % interval {interval(pair, turned=not up)}, {_basis(pair)}"
@@ -73,6 +76,21 @@ def interval(pair: Pair, *, turned: bool = False) -> str:
     return f"{figure(low)} to {figure(high)}"
 
 
+def waiting(times: StepTimes) -> str:
+    """Which methods waited for data while their steps were timed, in a sentence; empty where none did for long.
+
+    In them the loader sets the pace: what the method itself costs beside another does not show in full.
+    """
+    shares = [(time.method, time.data_wait) for time in times.times if time.data_wait is not None and time.data_wait >= WAITING]
+    if not shares:
+        return ""
+    shown = _and([f"{method} for {100 * share:.0f} %" for method, share in shares])
+    return (
+        f"While steps were timed, {shown} of the time waited for data: there the loader sets the pace, "
+        "and more train.workers, or data.cache, would change what equal seconds are."
+    )
+
+
 def _basis(pair: Pair) -> str:
     """What the interval stands on, and what it leaves out."""
     parts = [f"{len(pair.seeds)} seeds"]
@@ -88,7 +106,7 @@ def _basis(pair: Pair) -> str:
 def _holm(comparison: Comparison, pair: Pair) -> str:
     """What is left of it beside the other comparisons of its kind."""
     adjusted = comparison.p_holm(pair)
-    if not comparison.outcome(pair).endswith("before Holm") or adjusted is None:
+    if pair.p is None or adjusted is None or not pair.p <= 1 - LEVEL < adjusted:
         return ""
     return f"; allowing for {len(comparison.family(pair))} such comparisons (Holm, p {adjusted:.3f}) they are not told apart"
 
@@ -119,7 +137,7 @@ def _behind(comparison: Comparison, scored: Sequence[MethodRow]) -> Iterator[str
         pair = comparison.pair(scored[0].arm, row.arm)
         if pair is None or pair.kind != "between methods":
             continue
-        if pair.covers_seeds and pair.images and not pair.left_out and comparison.outcome(pair) == "better":
+        if pair.images and not pair.left_out and comparison.outcome(pair) == "better":
             told.append((names[row.arm], pair))
         else:
             yield pair_sentence(comparison, pair)
@@ -139,7 +157,7 @@ def _first(comparison: Comparison, scored: Sequence[MethodRow]) -> str:
     pairs = {row: comparison.pair(best.arm, row.arm) for row in scored[1:]}
     if all(pair is not None and not pair.covers_seeds for pair in pairs.values()):
         return f"{words}: one seed cannot."
-    open_ = [names[row.arm] for row, pair in pairs.items() if pair is None or not pair.covers_seeds or not _ahead(comparison, pair, best)]
+    open_ = [names[row.arm] for row, pair in pairs.items() if pair is None or not _ahead(comparison, pair, best)]
     return f"{words} against {_and(open_)}."
 
 
@@ -162,20 +180,32 @@ def _cost(names: dict[Arm, str], scored: Sequence[MethodRow], reference: MethodR
         yield f"Equal iterations are not equal cost: beside {REFERENCE}'s, a step takes with {_and(dearer)} the seconds."
 
 
-def _teacher(comparison: Comparison) -> Iterator[str]:
-    teacher = comparison.teacher
-    if teacher is None:
-        return
+def _waiting(comparison: Comparison) -> Iterator[str]:
+    if comparison.step_times is not None and (words := waiting(comparison.step_times)):
+        yield words
+
+
+def _teachers(comparison: Comparison) -> Iterator[str]:
+    if comparison.teacher is not None:
+        yield from _teacher(comparison, comparison.teacher)
+    for teacher in comparison.own_teachers:
+        yield from _teacher(comparison, teacher)
+
+
+def _teacher(comparison: Comparison, teacher: Teacher) -> Iterator[str]:
+    own = teacher.methods
+    who, best_of = (f"The teacher of {_and(own)}", "its best student") if own else ("The teacher", "the best student")
     privileged = f" {teacher.condition}, which no student is shown" if teacher.condition else ""
     score = "was not scored" if teacher.miou is None else f"has {100 * teacher.miou:.2f} % mIoU{privileged}"
     cost = "" if teacher.seconds is None else f"; its own training took {teacher.seconds:.0f} s, which no row counts"
-    yield f"The teacher, {teacher.name}, {score}{cost}."
+    yield f"{who}, {teacher.name}, {score}{cost}."
     if teacher.condition:
         return
-    best = max((row for row in comparison.rows if row.mean is not None), key=lambda row: row.mean or 0, default=None)
+    students = [row for row in comparison.rows if row.mean is not None and (not own or row.arm.method in own)]
+    best = max(students, key=lambda row: row.mean or 0, default=None)
     if best is not None and best.mean is not None and teacher.miou is not None and teacher.miou <= best.mean:
         student = f"{names_of(comparison)[best.arm]}, {100 * best.mean:.2f} %"
-        yield f"The teacher is no better than the best student ({student}): what a better teacher would give is not seen here."
+        yield f"{who} is no better than {best_of} ({student}): what a better teacher would give is not seen here."
 
 
 def _failures(comparison: Comparison) -> Iterator[str]:

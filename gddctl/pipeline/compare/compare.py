@@ -16,7 +16,8 @@ from gddctl.core.config.sections import RunConfig
 from gddctl.core.errors import Interrupted, RunFailed
 from gddctl.core.files import read_json, write_json, write_text
 from gddctl.core.lazy import require
-from gddctl.core.reports.comparison import Arm, Cell, Teacher
+from gddctl.core.reports.comparison import Arm, Cell
+from gddctl.core.reports.comparison_words import waiting
 from gddctl.core.workspace import claim, hold
 from gddctl.data.open import open_dataset
 from gddctl.pipeline.compare.arms import add_arms
@@ -31,7 +32,9 @@ from gddctl.pipeline.compare.pool import Outcome, Task, run_tasks
 from gddctl.pipeline.compare.result import Result, write_result
 from gddctl.pipeline.compare.slots import slots_for
 from gddctl.pipeline.compare.step_times import Recorded, Timed, read_recorded, require_same_budget, write_recorded
-from gddctl.pipeline.compare.teachers import bring, described, planned_teacher
+from gddctl.pipeline.compare.teachers import described_all, planned_teacher
+from gddctl.pipeline.compare.teaching import make_teachers
+from gddctl.pipeline.compare.timing import timed
 from gddctl.pipeline.folder import environment
 from gddctl.pipeline.preflight import look_ahead
 from gddctl.prove.bootstrap import require_runs
@@ -75,7 +78,7 @@ def compare(request: Request, *, devices: str | None, jobs: int | None, force: b
 
     Raises:
         UsageError: the folder belongs to another comparison or is in use, or a name once meant other settings.
-        RunFailed: the teacher's training failed, or not one cell came through. Single cells that fail are in the result.
+        RunFailed: not one method has a teacher, or not one cell came through. Single cells that fail are in the result.
         Interrupted: stopped by the user; started again, it goes on.
     """
     config, out = request.config, request.out
@@ -100,6 +103,7 @@ class _Work:
         self._config, self._out, self._slots = request.config, request.out, slots
         self._methods, self._seeds, self._budget = request.methods, request.seeds, request.budget
         self._teachers = {each.name: planned_teacher(self._config, each, self._out) for each in self._methods}
+        self._untaught: dict[str, str] = {}  # methods whose teacher failed, and why
 
     def done(self) -> Result:
         """Everything in order."""
@@ -108,11 +112,11 @@ class _Work:
             require_same_budget(self._out, recorded, self._budget)
         wanted = meanings(self._config, self._methods, self._teachers)
         require_same_meanings(self._out, wanted, recorded)
-        self._make_teachers()
+        self._untaught = make_teachers(self._config, self._teachers, self._slots, share=self._share_findings, reporter=_reporter)
         record_meanings(self._out, wanted)
         if self._budget is not None:
             recorded = self._timed(recorded, self._budget)
-            measured = [each.name for each in self._methods if recorded.methods[each.name].error is None]
+            measured = [each.name for each in self._methods if recorded.error(each.name) is None]
             iterations = {name: recorded.iterations(name) for name in measured}
         else:
             iterations = {each.name: self._config.train.iterations for each in self._methods}
@@ -130,36 +134,28 @@ class _Work:
             raise RunFailed("not one cell came through")
         return result
 
-    def _make_teachers(self) -> None:
-        """Each once, before any cell. One that fails ends the call: what it teaches could not be compared."""
-        plans = {plan.bundle: plan for plan in self._teachers.values() if plan is not None and not plan.ready}
-        tasks = []
-        for plan in plans.values():
-            bring(self._config, plan)
-            if plan.job is not None:
-                order = plan.home / "teacher_training" / ORDER
-                self._share_findings(plan.home)
-                write_json(order, {"what": "train", "job": to_settings(plan.job)})
-                tasks.append(Task(plan.label, order))
-
-        def ended(outcome: Outcome) -> None:
-            _raise_failed(outcome)
-            if not outcome.stopped:
-                shutil.rmtree(outcome.task.order.parent.parent / "checkpoints" / "teacher", ignore_errors=True)
-
-        run_tasks(tasks, self._slots, done=ended, reporter=_reporter)
-
     def _timed(self, recorded: Recorded | None, budget: float) -> Recorded:
         """Step times of all methods: those on record, and those that are missing."""
-        names = [each.name for each in self._methods]
+        names = [each.name for each in self._methods if each.name not in self._untaught]
         missing = recorded.missing(names) if recorded is not None else names
         if not missing:
             assert recorded is not None
             return recorded
-        home = self._out / "step_times"
-        settings = self._config.compare
+        recorded = timed(missing, recorded, partial(self._measured, budget))
+        write_recorded(self._out, recorded)
+        if words := waiting(recorded.table()):
+            log.warning("%s", words)
+        return recorded
+
+    def _measured(self, budget: float, names: Sequence[str]) -> Recorded:
+        """``names`` timed in turns by one child process.
+
+        Raises:
+            GddctlError: the child failed.
+        """
+        home, settings = self._out / "step_times", self._config.compare
         planned = {each.name: PlannedCell(each, self._seeds[0], self._config.train.iterations) for each in self._methods}
-        jobs = {name: job_of_cell(self._config, planned[name], self._teachers[name], home) for name in missing}
+        jobs = {name: job_of_cell(self._config, planned[name], self._teachers[name], home) for name in names}
         order = {
             "what": "step times",
             "jobs": {name: to_settings(job) for name, job in jobs.items()},
@@ -168,33 +164,33 @@ class _Work:
         }
         self._share_findings(home)
         write_json(home / ORDER, order)
-
         run_tasks([Task("step times", home / ORDER)], self._slots[:1], done=_raise_failed, reporter=_reporter)
         self._keep_findings(home)
         found = read_json(home / MEASURED)
-        timed = {name: Timed(tuple(row["seconds"]), row["error"]) for name, row in found["methods"].items()}
-        if recorded is None:
-            recorded = Recorded(budget, found["device"], found["threads"], settings.blocks, settings.block_steps, {})
-        recorded = recorded.joined(timed)
-        write_recorded(self._out, recorded)
-        return recorded
+        methods = {name: Timed.of(row) for name, row in found["methods"].items()}
+        return Recorded(budget, found["device"], found["threads"], settings.blocks, settings.block_steps, methods)
 
     def _prepared(self, cell: PlannedCell) -> Task | None:
-        """The order of a cell that is not done; None where it is.
+        """The order of a cell that is not done; None where it is, or where its teacher failed, which is then its failure.
 
         Raises:
             UsageError: its name once meant another training.
         """
-        folder = cell.folder(self._out)
-        job = job_of_cell(self._config, cell, self._teachers[cell.compared.name], folder)
+        folder, name = cell.folder(self._out), cell.compared.name
+        read = read_cell(folder)
+        done = read is not None and read[0].state == "done"
+        if name in self._untaught:
+            if not done:
+                write_cell(folder, Cell(name, cell.seed, cell.iterations, "failed", error=self._no_teacher(name)))
+            return None
+        job = job_of_cell(self._config, cell, self._teachers[name], folder)
         identity = cell_identity(job)
         require_same_training(folder, identity)
-        require_like_others(self._out, cell.compared.name, identity)
-        read = read_cell(folder)
-        if read is not None and read[0].state == "done":
+        require_like_others(self._out, name, identity)
+        if done:
             return None
         self._share_findings(folder)
-        order = {"what": "cell", "method": cell.compared.name, "job": to_settings(job), "identity": identity}
+        order = {"what": "cell", "method": name, "job": to_settings(job), "identity": identity}
         write_json(folder / ORDER, order)
         return Task(cell.label, folder / ORDER)
 
@@ -216,7 +212,7 @@ class _Work:
         log.info("%s: mIoU %.2f", outcome.task.label, 100 * read[0].miou)
 
     def _result(self, arms: Sequence[Arm], recorded: Recorded | None) -> Result | None:
-        teacher, notes = self._teacher()
+        teacher, own, notes = described_all(self._config, self._teachers)
         if not any("CUDA_VISIBLE_DEVICES" in slot for slot in self._slots):
             notes.append("Peak memory of trainings on the processor includes the interpreter and its libraries.")
         if len(self._slots) > 1:
@@ -225,31 +221,20 @@ class _Work:
         networks = [self._config.student, *trained]  # what the settings say of a teacher is true of one that is trained here
         if self._config.student.init is None and all(network.encoder_weights == "none" for network in networks):
             notes.append("Networks start from random weights, without ImageNet.")
-        return write_result(self._out, self._config, arms, recorded, teacher, notes, self._unmeasured(recorded))
+        return write_result(self._out, self._config, arms, recorded, teacher, own, notes, self._unmeasured(recorded))
 
     def _unmeasured(self, recorded: Recorded | None) -> list[Cell]:
         """Cells of methods whose step could not be measured, hence never trained."""
         if recorded is None or self._budget is None:
             return []
-        failed = [(each.name, error) for each in self._methods if (error := recorded.methods[each.name].error) is not None]
+        errors = {each.name: recorded.error(each.name) for each in self._methods}
+        failed = [
+            (name, self._no_teacher(name) if name in self._untaught else error) for name, error in errors.items() if error is not None
+        ]
         return [Cell(name, seed, 0, "failed", error=error, budget="seconds") for name, error in failed for seed in self._seeds]
 
-    def _teacher(self) -> tuple[Teacher | None, list[str]]:
-        """The common teacher for the table; others in notes."""
-        plans = {plan.bundle: plan for plan in self._teachers.values() if plan is not None and plan.ready}
-        if not plans:
-            return None, []
-        told = {bundle: described(self._config, plan) for bundle, plan in plans.items()}
-        common = next((bundle for bundle, plan in plans.items() if plan.settings == self._config.teacher), next(iter(plans)))
-        notes = list(told[common][1])
-        for bundle, (teacher, warnings) in told.items():
-            if bundle != common:
-                names = ", ".join(name for name, own in self._teachers.items() if own is not None and own.bundle == bundle)
-                score = "" if teacher.miou is None else f", mIoU {100 * teacher.miou:.2f} %{teacher.condition and f' {teacher.condition}'}"
-                cost = "" if teacher.seconds is None else f", trained for {teacher.seconds:.0f} s"
-                notes.append(f"{names}: taught by {teacher.name}{score}{cost}.")
-                notes += warnings
-        return told[common][0], notes
+    def _no_teacher(self, name: str) -> str:
+        return f"its teacher failed: {self._untaught[name]}"
 
     def _share_findings(self, folder: Path) -> None:
         """Nobody looks through the data twice."""

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gddctl.core.config.load import to_settings
-from gddctl.core.config.sections import RunConfig
-from gddctl.core.errors import ArtifactError, UsageError
+from gddctl.core.config.load import parse, to_settings
+from gddctl.core.config.methods import Combined
+from gddctl.core.config.sections import DistillConfig, RunConfig
+from gddctl.core.errors import ArtifactError, ConfigError, UsageError
 from gddctl.core.files import read_json, write_json
+from gddctl.core.section import Section
 from gddctl.core.workspace import differing_keys
 from gddctl.pipeline.compare.cell_files import ORDER
 from gddctl.pipeline.compare.methods import Compared
@@ -59,6 +61,36 @@ def require_same_meanings(out: Path, wanted: Mapping[str, Meaning], recorded: Re
 def record_meanings(out: Path, wanted: Mapping[str, Meaning]) -> None:
     """Keep what the labels of a call mean, beside those of earlier calls."""
     write_json(out / LABELS, {"schema": 1, "labels": {**_known(out), **wanted}})
+
+
+def settings_in_words(out: Path) -> dict[str, str]:
+    """What the folder's labels mean, where the label itself does not say it: the kind, and what is not as published or in its preset.
+
+    Raises:
+        ArtifactError: the record is damaged.
+    """
+    words = {label: _words(meaning.get("method")) for label, meaning in _known(out).items()}
+    return {label: said for label, said in words.items() if said != label.removesuffix(":paper")}
+
+
+def _words(settings: Any) -> str:
+    try:
+        method = parse(DistillConfig, {"method": settings}).method
+    except ConfigError:
+        return "settings of another version"  # of gddctl, that knew other keys
+    return " + ".join(map(_one_in_words, method.methods if isinstance(method, Combined) else [method]))
+
+
+def _one_in_words(method: Section) -> str:
+    given = method.model_dump()
+    preset = given.get("preset", "paper")
+    usual = type(method).model_validate({} if preset == "paper" else {"preset": preset}).model_dump()
+    changed = [f"{key} {_value(value)}" for key, value in given.items() if value != usual.get(key)]
+    return ", ".join([given["kind"] + ("" if preset == "paper" else f":{preset}"), *changed])
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def require_like_others(out: Path, label: str, identity: Mapping[str, Any]) -> None:

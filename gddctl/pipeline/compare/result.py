@@ -13,8 +13,10 @@ from gddctl.core.config.sections import RunConfig
 from gddctl.core.errors import ArtifactError
 from gddctl.core.files import write_json
 from gddctl.core.reports.comparison import COMPARISON_NAME, Arm, Cell, Comparison, Teacher
+from gddctl.pipeline.compare.alike import difference_notes
 from gddctl.pipeline.compare.cell_files import read_cell, read_counts
 from gddctl.pipeline.compare.ground import split_words
+from gddctl.pipeline.compare.labels import settings_in_words
 from gddctl.pipeline.compare.plan import cell_folder, seeds_in
 from gddctl.pipeline.compare.start import start_notes
 from gddctl.pipeline.compare.step_times import Recorded
@@ -39,6 +41,7 @@ def write_result(
     arms: Sequence[Arm],
     recorded: Recorded | None,
     teacher: Teacher | None,
+    own_teachers: Sequence[Teacher],
     notes: Sequence[str],
     failed: Sequence[Cell] = (),
 ) -> Result | None:
@@ -57,9 +60,11 @@ def write_result(
         protocol=f"{next(filter(None, protocols), 'full label resolution')}, weights of the last step",
         split=split_words(config.data),
         teacher=teacher,
+        own_teachers=own_teachers,
         step_times=None if recorded is None else recorded.table(),
         neighbours=config.compare.neighbours,
-        notes=(*notes, *start_notes(config)),
+        notes=(*notes, *start_notes(config), *difference_notes(out, found)),
+        settings=settings_in_words(out),
     )
     path = out / COMPARISON_NAME
     write_json(path, comparison.to_json())

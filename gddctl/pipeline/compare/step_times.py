@@ -23,11 +23,24 @@ class Timed:
     seconds: tuple[float, ...]
     error: str | None = None
     scale: float = 1.0  # by which a later measurement was brought to the first one's pace, see :meth:`Recorded.joined`
+    waited: tuple[float, ...] = ()  # of ``seconds``, for the next batch; empty in files from before it was measured
+    out_of_memory: bool = False  # the error: beside the other methods
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Timed:
+        """From JSON, as the record holds it or the measurement left it."""
+        waited, out_of_memory = tuple(row.get("waited", ())), row.get("out_of_memory", False)
+        return cls(tuple(row["seconds"]), row["error"], row.get("scale", 1.0), waited, out_of_memory)
 
     @property
     def median(self) -> float:
         """Seconds per step."""
         return self.scale * statistics.median(self.seconds)
+
+    @property
+    def data_wait(self) -> float | None:
+        """Share of a step's seconds, 0..1, that pass waiting for a batch."""
+        return sum(self.waited) / sum(self.seconds) if self.waited else None
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,11 @@ class Recorded:
     def iterations(self, method: str) -> int:
         """The budget in steps of ``method``, at least one."""
         return max(1, int(self.budget_seconds / self.methods[method].median))
+
+    def error(self, method: str) -> str | None:
+        """Why ``method`` has no time; None where it has one."""
+        found = self.methods.get(method)
+        return "its step was not measured" if found is None else found.error
 
     def joined(self, later: Mapping[str, Timed]) -> Recorded:
         """With methods measured later, beside the reference: its pace then and now says how the machine differed; first times stand."""
@@ -67,11 +85,14 @@ class Recorded:
     def table(self) -> StepTimes:
         """For the report."""
         where = f"{self.device}, {self.threads} threads" if self.device == "cpu" else self.device
-        how = f"{self.blocks} rounds of {self.block_steps} steps each, in turns in one process, {where}; a warm-up round left out"
+        how = (
+            f"{self.blocks} rounds of {self.block_steps} steps each, in turns in one process, {where}; "
+            "a warm-up round, and in each round the first steps after the loader's start, left out"
+        )
         if any(timed.scale != 1 for timed in self.methods.values()):
             how += "; methods added later were measured beside no distillation and brought to its first pace"
         times = tuple(
-            StepTime(name, timed.median, timed.scale * min(timed.seconds), timed.scale * max(timed.seconds))
+            StepTime(name, timed.median, timed.scale * min(timed.seconds), timed.scale * max(timed.seconds), timed.data_wait)
             for name, timed in self.methods.items()
             if timed.seconds and timed.error is None
         )
@@ -89,7 +110,7 @@ def read_recorded(out: Path) -> Recorded | None:
         return None
     value = read_json(path)
     try:
-        methods = {name: Timed(tuple(row["seconds"]), row["error"], row["scale"]) for name, row in value["methods"].items()}
+        methods = {name: Timed.of(row) for name, row in value["methods"].items()}
         given: dict[str, Any] = {key: value[key] for key in ("budget_seconds", "device", "threads", "blocks", "block_steps")}
         return Recorded(**given, methods=methods)
     except (KeyError, TypeError) as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ class PlannedTeacher:
     @property
     def label(self) -> str:
         """How messages call it."""
+        if self.settings.external is not None:
+            return f"teacher from {self.settings.external.path.name}"
         kind = "" if self.settings.kind == "network" else f"{self.settings.kind} "
         return f"teacher {kind}{self.settings.arch} {self.settings.encoder}"
 
@@ -105,6 +108,25 @@ def described(config: RunConfig, teacher: PlannedTeacher) -> tuple[Teacher, tupl
     if config.data.holdout is not None and card.data.holdout != config.data.holdout and card.training.iterations:
         notes.append("The teacher was trained on the held-out images too: what it tells of their likes may be too good.")
     return Teacher(name, score, None if teacher.job is None else card.training.seconds, done.condition), tuple(notes)
+
+
+def described_all(
+    config: RunConfig, teachers: Mapping[str, PlannedTeacher | None]
+) -> tuple[Teacher | None, tuple[Teacher, ...], list[str]]:
+    """Those of ``teachers``, by method, that are ready: the common one, those of single methods, and what a reader must know of them."""
+    common: Teacher | None = None
+    own: list[Teacher] = []
+    notes: dict[str, None] = {}
+    for bundle, plan in {plan.bundle: plan for plan in teachers.values() if plan is not None and plan.ready}.items():
+        teacher, told = described(config, plan)
+        methods = tuple(name for name, other in teachers.items() if other is not None and other.bundle == bundle)
+        if plan.settings == config.teacher:
+            common = teacher
+        else:
+            own.append(replace(teacher, methods=methods))
+            told = tuple(f"{', '.join(methods)}: {note[0].lower()}{note[1:]}" for note in told)
+        notes.update(dict.fromkeys(told))
+    return common, tuple(own), list(notes)
 
 
 def _judged_alike(card: Card, config: RunConfig) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from gddctl.core.artifact.card import CARD_NAME, WEIGHTS_NAME
 from gddctl.core.config.load import load_config
+from gddctl.core.digest import sha256_json
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.files import write_json
 from gddctl.core.workspace import claim
@@ -18,7 +19,7 @@ from gddctl.pipeline.compare.cell_job import cell_identity, job_of_cell
 from gddctl.pipeline.compare.compare import Request, compare, requested
 from gddctl.pipeline.compare.dry_run import outlook
 from gddctl.pipeline.compare.ground import common_digest, common_settings
-from gddctl.pipeline.compare.labels import LABELS, meanings, record_meanings, require_like_others
+from gddctl.pipeline.compare.labels import LABELS, meanings, record_meanings, require_like_others, settings_in_words
 from gddctl.pipeline.compare.plan import PlannedCell
 from gddctl.pipeline.compare.step_times import Recorded, Timed, write_recorded
 from gddctl.pipeline.compare.teachers import PlannedTeacher, planned_teacher
@@ -140,3 +141,36 @@ def test_a_teacher_of_its_own_has_a_home_by_its_length_and_seed(tmp_path: Path) 
     assert home() == home("compare.seeds=2")
     assert len({home(), home("train.iterations=16"), home("seed=1")}) == 3
     assert home() == home("train.iterations=16", "compare.teachers.mine.iterations=8"), "a length that is written out is the same length"
+
+
+def test_a_label_is_told_by_its_settings_where_its_name_does_not_say_them(tmp_path: Path) -> None:
+    labels = {
+        "gdd_paper": "{kind: gdd, weight: 2.0}",
+        "head": "{kind: gdd, preset: best, stage: head, labelled_only: true}",
+        "both": "[{kind: kd}, {kind: cwd, weight: 6}]",
+        "plain": "{kind: cwd}",
+    }
+    config = load_config(None, [*BASE, *(f"compare.methods.{label}={method}" for label, method in labels.items())])
+    words = [*labels, "cwd", "gdd", "gdd:best", "gdd:paper"]
+    request = requested(config, words, seeds=1, first_seed=0, budget=None, on="val", out=tmp_path)
+    assert settings_in_words(tmp_path) == {}
+    recorded_by(request)
+    assert settings_in_words(tmp_path) == {
+        "gdd_paper": "gdd, weight 2",
+        "head": "gdd:best, stage head, labelled_only true",
+        "both": "kd + cwd, weight 6",
+        "plain": "cwd",
+    }
+    write_json(tmp_path / LABELS, {"schema": 1, "labels": {"old": {"method": {"kind": "gdd", "wieght": 1.0}}}})
+    assert settings_in_words(tmp_path) == {"old": "settings of another version"}
+
+
+def test_teachers_that_are_trained_here_keep_their_last_weights(tmp_path: Path) -> None:
+    """The best would be chosen on the images that cells are scored on."""
+    own = "compare.teachers.mine={encoder: resnet18}"
+    for settings in (THREE, (*THREE, own), (*THREE, "compare.teachers.mine={kind: label_assisted}")):
+        plan = teachers_of(asked(tmp_path / "out", settings))["mine"]
+        assert plan is not None and plan.job is not None and plan.job.keep == "last"
+        assert plan.job.config_digest == sha256_json(plan.job.identity()), "and are named by it"
+    cell = PlannedCell(asked(tmp_path / "out").methods[0], 0, 8)
+    assert job_of_cell(asked(tmp_path / "out").config, cell, None, tmp_path / "cell").keep == "last"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from gddctl.pipeline.compare.ground import common_digest, common_settings, judge
 from gddctl.pipeline.compare.learning import learning_of
 from gddctl.pipeline.compare.methods import compared_methods
 from gddctl.pipeline.compare.plan import arms_of, cell_folder, planned_cells, seeds_in
-from gddctl.pipeline.compare.slots import slots_for
+from gddctl.pipeline.compare.slots import _on_devices, slots_for
 from gddctl.pipeline.compare.step_times import Recorded, Timed, read_recorded, require_same_budget, write_recorded
 
 LABELS = {"cwd5": {"kind": "cwd", "weight": 5.0}, "both": [{"kind": "kd"}, {"kind": "cwd"}]}
@@ -91,6 +92,10 @@ def test_a_budget_in_seconds_is_whole_steps_by_the_recorded_median(tmp_path: Pat
     assert "brought to its first pace" in joined.table().how and "brought" not in first.table().how
     assert [time.method for time in first.table().times] == ["none"]
     assert Recorded(0.1, "cpu", 1, 1, 1, {"none": Timed((5.0,))}).iterations("none") == 1
+    waited = replace(first, methods={"none": Timed((0.5, 0.3), waited=(0.3, 0.1))})
+    write_recorded(tmp_path, waited)
+    assert read_recorded(tmp_path) == waited and waited.table().times[0].data_wait == pytest.approx(0.5)
+    assert first.table().times[0].data_wait is None
     require_same_budget(tmp_path, joined, 60.0)
     with pytest.raises(UsageError, match="60 seconds"):
         require_same_budget(tmp_path, joined, 61.0)
@@ -176,3 +181,29 @@ def test_cells_side_by_side_share_the_cores() -> None:
     assert len(slots) == 2 and all(int(slot["OMP_NUM_THREADS"]) >= 1 for slot in slots)
     with pytest.raises(UsageError, match="--jobs"):
         slots_for(train, "2", None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "visible", "expected"),
+    [
+        (None, None, ["0"]),
+        ("3", None, ["0", "1", "2"]),
+        ("2,0", None, ["2", "0"]),
+        ("2", "5, 7,GPU-9", ["5", "7"]),  # indices count what this process may see
+        ("2,1", "5, 7,GPU-9", ["GPU-9", "7"]),
+    ],
+)
+def test_cells_side_by_side_have_a_device_each(
+    wanted: str | None, visible: str | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [dict(slot) for slot in _on_devices(wanted, 3)] == [{"CUDA_VISIBLE_DEVICES": name} for name in expected]
+
+
+@pytest.mark.parametrize("wanted", ["0", "4", "0,0", "1,3", "-1", "0,-1", "two"])
+def test_devices_that_are_not_there_are_refused(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(UsageError, match="--devices"):
+        _on_devices(wanted, 3)
