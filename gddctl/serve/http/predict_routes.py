@@ -16,7 +16,7 @@ from gddctl.core.errors import DataError, GddctlError, ImageTooLarge
 from gddctl.data.decode import from_pillow, open_limited
 from gddctl.data.preprocess import Geometry
 from gddctl.prove.predict import mask_of, network_input
-from gddctl.serve.http.body import decompress, encoding_of
+from gddctl.serve.http.body import any_body, decompress, encoding_of
 from gddctl.serve.http.house import House
 from gddctl.serve.http.limits import Holding
 from gddctl.serve.http.openapi import IMAGE_BODY, answers
@@ -86,7 +86,7 @@ async def _predict(house: House, model: Served, request: Request, output: Output
 
         async def work() -> Response:
             def prepare() -> Prepared:
-                plain = body if encoding is None else decompress(body, encoding, house.limits, holding)
+                plain = body if encoding is None else decompress(body, encoding, any_body(house.limits), holding)
                 data = image_bytes(plain, request.headers.get("content-type"))
                 return _prepared(data, model, house.limits.pixels, holding, keep=output is OutputName.overlay)
 
