@@ -45,7 +45,7 @@ def weigh(text: bytes, wanted: TensorSpec, max_batch: int) -> int:
     found = [text.count(mark) for mark in (b"[", b"{", b'"', b",")]
     for name, count, most in zip(("lists", "objects", "quotes", "commas"), found, (lists, 0, 0, numbers), strict=True):
         if count > most + _MARKS:
-            raise malformed(f"the request is not numbers for this model in JSON: {count} {name}, expected at most {most + _MARKS}")
+            raise malformed(f"the request is not JSON for this model: {count} {name}, expected at most {most + _MARKS}")
     opened, objects, quotes, commas = found
     letters = _NARROW if text.isascii() and b"\\" not in text else _WIDE
     return letters * len(text) + _NUMBER * (commas + 1) + _LIST * opened + _OBJECT * objects + _QUOTE * quotes
