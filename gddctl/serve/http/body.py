@@ -16,6 +16,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # "deflate" is zlib's form (RFC 9110, 8.4.1.2)
 _PIECE = MEBIBYTE
+_END = 1 << 16  # bytes: about what one packet more brings on a fast network
 
 
 class ClientLeft(Exception):
@@ -39,7 +40,9 @@ def any_body(limits: Limits) -> Cap:
     return Cap(limits.body_bytes, f"the body is larger than the {limits.body_bytes // MEBIBYTE or 1} MiB allowed here (--max-body-mb)")
 
 
-async def read_body(receive: Receive, content_length: str | None, cap: Cap, limits: Limits, holding: Holding) -> bytes:
+async def read_body(
+    receive: Receive, content_length: str | None, cap: Cap, limits: Limits, holding: Holding, nearly: Callable[[], None] | None = None
+) -> bytes:
     """The body as it came.
 
     Args:
@@ -48,12 +51,14 @@ async def read_body(receive: Receive, content_length: str | None, cap: Cap, limi
         cap: on its bytes.
         limits: seconds.
         holding: takes what has come so far, so that many slow clients cannot claim memory they do not fill.
+        nearly: told once when, by the header, little is missing.
 
     Raises:
         Refusal: 413, 408 or 503.
         ClientLeft: before its body was whole.
     """
-    if content_length is not None and content_length.isdigit() and int(content_length) > cap.bytes:
+    whole = int(content_length) if content_length is not None and content_length.isdigit() else None
+    if whole is not None and whole > cap.bytes:
         raise cap.refusal()
     pieces, length, started = list[bytes](), 0, time.monotonic()
     while True:
@@ -69,6 +74,9 @@ async def read_body(receive: Receive, content_length: str | None, cap: Cap, limi
         pieces.append(piece)
         if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if nearly is not None and whole is not None and whole - length <= _END:
+            nearly()
+            nearly = None
 
 
 async def _next(receive: Receive, left: float) -> MutableMapping[str, Any]:

@@ -65,10 +65,10 @@ class House:
         """``work`` on a thread of the pool."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
-    async def body(self, request: Request, holding: Holding, cap: Cap | None = None) -> bytes:
-        """The request's body within the limits, or within a cap of its own."""
+    async def body(self, request: Request, holding: Holding, cap: Cap | None = None, nearly: Callable[[], None] | None = None) -> bytes:
+        """The request's body within the limits, or within a cap of its own; see :func:`~gddctl.serve.http.body.read_body`."""
         length = request.headers.get("content-length")
-        return await read_body(request.receive, length, cap or any_body(self.limits), self.limits, holding)
+        return await read_body(request.receive, length, cap or any_body(self.limits), self.limits, holding, nearly)
 
     async def answer(self, receive: Receive, work: Awaitable[Response], timeout_s: float | None = None) -> Response:
         """The outcome of ``work``, unless its client leaves first or its time is over; then it is cancelled.

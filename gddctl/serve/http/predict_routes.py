@@ -82,7 +82,7 @@ def predict_routes(house: House) -> APIRouter:
 async def _predict(house: House, model: Served, request: Request, output: OutputName, opacity: float) -> Response:
     encoding = encoding_of(request.headers.get("content-encoding"))
     with model.batcher.ticket() as ticket, house.memory.holding() as holding:
-        body = await house.body(request, holding)
+        body = await house.body(request, holding, nearly=ticket.nearly)
         ticket.place()
 
         async def work() -> Response:

@@ -138,7 +138,7 @@ async def _infer(house: House, model: Served, request: Request) -> Response:
     length = request.headers.get(_JSON_LENGTH)
     with model.batcher.ticket() as ticket, house.memory.holding() as holding:
         cap = _cap(house, model)
-        body = await house.body(request, holding, cap)
+        body = await house.body(request, holding, cap, ticket.nearly)
         asked = await _understood(house, model, body, length, encoding, cap, holding)
         ticket.place()
 
