@@ -2,7 +2,8 @@
 
     python benchmarks/serve_load.py ARTIFACT.deploy.onnx --seconds 60 --in-flight 200
 
-Leaves with 1 when an answer was wrong or lost.
+Leaves with 1, and says why, when an answer was wrong or lost, or when the server's memory grew by more than a tenth and 20 MiB; the
+latter in runs of half a minute and more, since shorter ones are still filling pools and arenas.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from serve_client import ask, infer_request, random_images, server
+
+GROWTH, GROWTH_MIB, GROWTH_SECONDS = 1.1, 20.0, 30.0
 
 
 def main() -> None:
@@ -37,7 +40,19 @@ def main() -> None:
         found = asyncio.run(load(host, port, process.pid, images, masks, given.in_flight, given.seconds))
     found["distinct_masks"] = distinct
     print(json.dumps(found, indent=2) if given.json else "\n".join(f"{key}: {value}" for key, value in found.items()))
-    sys.exit(1 if found["wrong"] or found["lost"] else 0)
+    missed = missed_by(found)
+    for line in missed:
+        print(line, file=sys.stderr)
+    sys.exit(1 if missed else 0)
+
+
+def missed_by(found: dict[str, Any]) -> list[str]:
+    """What went wrong, in words; nothing when the run passes."""
+    missed = [f"missed: {found[name]} answers were {name}, expected none" for name in ("wrong", "lost") if found[name]]
+    most = GROWTH * found["rss_start_mib"] + GROWTH_MIB
+    if found["seconds"] >= GROWTH_SECONDS and not found["rss_end_mib"] <= most:
+        missed.append(f"missed: memory grew from {found['rss_start_mib']} to {found['rss_end_mib']} MiB, expected at most {most:.1f}")
+    return missed
 
 
 async def load(host: str, port: int, pid: int, images: Any, masks: Any, in_flight: int, seconds: float) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gddctl.core.errors import DataError, ImageTooLarge, UsageError
+from gddctl.data.strangers import Tedious, open_common
 
 # Everything Pillow was seen to raise on damaged files, besides its own OSError family.
 _DAMAGE = (
@@ -30,17 +30,16 @@ _DAMAGE = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
+    MemoryError,
+    Tedious,
 )
 
 _WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# What is read from strangers. Pillow knows many more; of those, some start other programs (EPS) or are hardly ever read.
-_COMMON = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _SKIP = "restore the file, or leave it out with --skip-bad"  # of a data set
 _ORIENTATION = 0x0112  # EXIF 2.32, tag "Orientation": 1 is upright, 2 to 8 are turned or mirrored
 _BAND = 1 << 22  # pixels that are converted at once
 REPLACE = "replace it with a whole image file"
-_HEADER = threading.Lock()  # Pillow's own limit on pixels is one for the whole process
 
 
 def read_image(path: Path, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
@@ -63,7 +62,8 @@ def decode_image(data: bytes, place: str, *, max_pixels: int | None = None) -> N
         data: the encoded file.
         place: what to call it in an error.
         max_pixels: width times height that the header may claim; None: Pillow's own limit, twice ``Image.MAX_IMAGE_PIXELS``. A caller
-            that names one reads files of strangers: it also gets only the common formats.
+            that names one reads files of strangers: it also gets only the common formats, and no files that take more work than images
+            do (see :mod:`gddctl.data.strangers`).
 
     Raises:
         DataError: damaged, no image, or pixels that are not 8 or 16 bits.
@@ -87,13 +87,7 @@ def open_limited(data: bytes, place: str, *, max_pixels: int) -> Iterator[Image.
         DataError, ImageTooLarge: as :func:`decode_image`.
     """
     try:
-        with _HEADER:
-            pillows_own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                Image.init()
-                opened = Image.open(io.BytesIO(data), formats=[name for name in _COMMON if name in Image.OPEN])
-            finally:
-                Image.MAX_IMAGE_PIXELS = pillows_own
+        opened = open_common(data)
     except _DAMAGE as error:
         raise _damaged(place, "image", error, REPLACE) from error
     with opened:
@@ -219,8 +213,11 @@ def _refuse_lossy(image: Image.Image, path: Path) -> None:
 
 
 def _damaged(place: str, what: str, error: Exception, remedy: str = _SKIP) -> DataError:
-    reason = (
-        "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())[:120] or type(error).__name__
-    )
+    if isinstance(error, UnidentifiedImageError):
+        reason = "of no known format"
+    elif isinstance(error, MemoryError):
+        reason = "it takes more memory than there is"
+    else:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
     article = "an" if what == "image" else "a"
     return DataError(f"{place}: not readable as {article} {what} ({reason})", remedy=remedy)

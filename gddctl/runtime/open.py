@@ -15,7 +15,13 @@ __all__ = ["open_runtime", "read_info"]
 
 
 def open_runtime(
-    path: Path, *, device: Device = "cpu", threads: int | None = None, allow_foreign_target: bool = False, cuda_graph: bool = False
+    path: Path,
+    *,
+    device: Device = "cpu",
+    threads: int | None = None,
+    allow_foreign_target: bool = False,
+    cuda_graph: bool = False,
+    max_batch: int | None = None,
 ) -> Runtime:
     """Open a model for running.
 
@@ -28,6 +34,7 @@ def open_runtime(
         allow_foreign_target: also open an INT8 file quantised for another runtime, for comparing values; not for timing. One for
             OpenVINO then runs on ONNX Runtime where OpenVINO is not installed.
         cuda_graph: of an engine: launch each run as one recorded graph.
+        max_batch: of an ONNX file on ``"tensorrt"``: batches up to this will come, so that none of them makes it build anew.
 
     Raises:
         UsageError: no such path, or not a model.
@@ -55,7 +62,7 @@ def open_runtime(
         return OpenvinoRuntime(path, info, sha256, threads=threads)
     from gddctl.runtime.ort_runtime import OrtRuntime
 
-    return OrtRuntime(path, info, sha256, device=device, threads=threads)
+    return OrtRuntime(path, info, sha256, device=device, threads=threads, max_batch=max_batch)
 
 
 def _device_of(info: ModelInfo, device: Device, allow_foreign_target: bool) -> Device:

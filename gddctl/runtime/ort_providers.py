@@ -8,6 +8,7 @@ from typing import Any
 from typing_extensions import assert_never
 
 from gddctl.core.artifact.info import ModelInfo
+from gddctl.core.artifact.tensors import tensor_specs
 from gddctl.core.errors import EnvironmentMissing
 from gddctl.runtime.protocol import OrtDevice
 
@@ -52,8 +53,11 @@ def provider_name(device: OrtDevice) -> str:
             assert_never(never)
 
 
-def providers_of(device: OrtDevice, info: ModelInfo) -> list[Provider]:
+def providers_of(device: OrtDevice, info: ModelInfo, max_batch: int | None = None) -> list[Provider]:
     """Providers in order of preference, with their options.
+
+    With ``max_batch``, TensorRT builds one engine for batches from 1 to it. Without, it builds one for the first batch, and again for each
+    that is smaller or larger than those before.
 
     TensorRT inside ONNX Runtime builds weakly typed networks: it refuses types that its flags do not allow, so the flags allow what the
     file holds and nothing more. No engine is cached: one of another file, version or device could be taken for ours.
@@ -71,10 +75,22 @@ def providers_of(device: OrtDevice, info: ModelInfo) -> list[Provider]:
                 "trt_int8_enable": "1" if int8 else "0",
                 "trt_engine_cache_enable": "0",
                 "trt_timing_cache_enable": "0",
+                **({} if max_batch is None else _profile(info, max_batch)),
             }
             return [("TensorrtExecutionProvider", options), cuda]
         case _ as never:
             assert_never(never)
+
+
+def _profile(info: ModelInfo, max_batch: int) -> dict[str, str]:
+    """ONNX Runtime's documentation of the provider, "Explicit shape range for dynamic shape input": all three, or none of them counts."""
+    taken = tensor_specs(info, max_batch).inputs[0]
+    sides = "x".join(map(str, taken.item_shape))
+    return {
+        "trt_profile_min_shapes": f"{taken.name}:1x{sides}",
+        "trt_profile_opt_shapes": f"{taken.name}:{max_batch}x{sides}",
+        "trt_profile_max_shapes": f"{taken.name}:{max_batch}x{sides}",
+    }
 
 
 def disabled_optimizers(info: ModelInfo) -> list[str]:

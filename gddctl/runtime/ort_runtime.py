@@ -38,8 +38,17 @@ _X86_NO_VNNI_PRECISION = "session.x64quantprecision"  # widens u8 x s8 sums wher
 class OrtRuntime:
     """One file, one provider. See :class:`gddctl.runtime.protocol.Runtime`."""
 
-    def __init__(self, path: Path, info: ModelInfo, sha256: str, *, device: OrtDevice = "cpu", threads: int | None = None) -> None:
-        self._path, self._device = path, device
+    def __init__(
+        self,
+        path: Path,
+        info: ModelInfo,
+        sha256: str,
+        *,
+        device: OrtDevice = "cpu",
+        threads: int | None = None,
+        max_batch: int | None = None,
+    ) -> None:
+        self._path, self._device, self._max_batch = path, device, max_batch
         self._threads = threads or usable_cores()
         self._ort = require("onnxruntime", extra="cpu" if device == "cpu" else "gpu", why=f"running {path.name}")
         self.info, self.sha256 = info, sha256
@@ -96,13 +105,13 @@ class OrtRuntime:
 
     def _open(self) -> Any:
         if self._session is None:
-            self._session = open_session(self._ort, self._path, self.info, self._device, self._threads)
+            self._session = open_session(self._ort, self._path, self.info, self._device, self._threads, self._max_batch)
             _check_names(self._session, self._path, self._output)
         return self._session
 
 
-def open_session(ort: ModuleType, path: Path, info: ModelInfo, device: OrtDevice, threads: int) -> Any:
-    """An ``InferenceSession`` that really runs on ``device``.
+def open_session(ort: ModuleType, path: Path, info: ModelInfo, device: OrtDevice, threads: int, max_batch: int | None = None) -> Any:
+    """An ``InferenceSession`` that really runs on ``device``; for ``max_batch`` see :func:`~gddctl.runtime.ort_providers.providers_of`.
 
     Raises:
         EnvironmentMissing: the provider of ``device`` does not load here, or leaves computing to the CPU.
@@ -124,9 +133,7 @@ def open_session(ort: ModuleType, path: Path, info: ModelInfo, device: OrtDevice
         with contextlib.redirect_stdout(io.StringIO()):  # the loader and its fall-back report by print
             if device != "cpu":
                 ort.preload_dlls()  # finds the CUDA and cuDNN wheels beside it; says nothing useful when they are absent
-            session = ort.InferenceSession(
-                str(path), options, providers=providers_of(device, info), disabled_optimizers=disabled_optimizers(info)
-            )
+            session = _session(ort, path, info, device, options, max_batch)
     except Exception as error:  # the binding's errors share no narrower base
         raise ArtifactError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})", remedy="copy or export it again") from error
     session.disable_fallback()
@@ -134,6 +141,25 @@ def open_session(ort: ModuleType, path: Path, info: ModelInfo, device: OrtDevice
         raise missing(provider, f"the session came up on {', '.join(session.get_providers())} instead")
     check_placement(placement(session), device)
     return session
+
+
+def _session(ort: ModuleType, path: Path, info: ModelInfo, device: OrtDevice, options: Any, max_batch: int | None) -> Any:
+    """The session for batches up to ``max_batch``; for any batch where the provider does not take that.
+
+    TensorRT wants the shapes of all that its parts of the graph take, and where it leaves a part to CUDA, those have inputs without a name
+    of ours. The session then comes up without TensorRT, or not at all.
+    """
+
+    def made(most: int | None) -> Any:
+        providers = providers_of(device, info, most)
+        return ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled_optimizers(info))
+
+    if device == "tensorrt" and max_batch is not None:
+        with contextlib.suppress(Exception):  # tried again below, where it is told
+            session = made(max_batch)
+            if session.get_providers()[0] == provider_name(device):
+                return session
+    return made(None)
 
 
 def _check_names(session: Any, path: Path, output: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from gddctl.core.errors import ArtifactError, EnvironmentMissing
 from gddctl.data.preprocess import normalise
 from gddctl.runtime.open import open_runtime
 from gddctl.runtime.ort_providers import FAULTY_WITH_HALF_SCALES, check_placement, disabled_optimizers, placement, providers_of
+from gddctl.runtime.ort_runtime import open_session
 from gddctl.runtime.probe import nvidia_driver
 from gddctl.runtime.protocol import check_target
 
@@ -45,6 +47,53 @@ def test_tensorrt_is_allowed_the_types_that_the_file_holds() -> None:
     assert flags == {"fp32": ("0", "0"), "fp16": ("1", "0"), "int8": ("1", "1")}
 
 
+@pytest.mark.parametrize(("graph", "sides"), [("logits", "3x64x96"), ("deploy", "64x96x3")])
+def test_tensorrt_builds_once_for_every_batch_that_will_come(psp: Any, graph: str, sides: str) -> None:
+    made = {"logits": psp.fp32, "deploy": psp.int8_deploy}[graph].info
+    options = dict(providers_of("tensorrt", made, 8))["TensorrtExecutionProvider"]  # type: ignore[arg-type]
+    shapes = [options[f"trt_profile_{end}_shapes"] for end in ("min", "opt", "max")]
+    assert shapes == [f"image:1x{sides}", f"image:8x{sides}", f"image:8x{sides}"]
+    assert not [name for name in dict(pairs("tensorrt", made))["TensorrtExecutionProvider"] if "profile" in name]  # whoever names no batch
+    assert providers_of("cuda", made, 8) == providers_of("cuda", made)
+
+
+class FakeOrt:
+    """ONNX Runtime as it was read to behave: without TensorRT where the range of shapes does not fit its part of the graph."""
+
+    __version__ = "0"
+
+    def __init__(self, takes_profiles: bool, raises: bool) -> None:
+        self.takes_profiles, self.raises, self.asked = takes_profiles, raises, list[bool]()
+
+    def InferenceSession(self, path: str, options: Any, *, providers: Any, disabled_optimizers: Any) -> Any:
+        profile = "trt_profile_max_shapes" in providers[0][1]
+        self.asked.append(profile)
+        if profile and not self.takes_profiles and self.raises:
+            raise RuntimeError("User needs to provide all the dynamic shape inputs with associated profiles")
+        first = "CUDAExecutionProvider" if profile and not self.takes_profiles else "TensorrtExecutionProvider"
+        return SimpleNamespace(get_providers=lambda: [first], disable_fallback=lambda: None, get_inputs=list, profile=profile)
+
+    def get_available_providers(self) -> list[str]:
+        return ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+
+    def SessionOptions(self) -> Any:
+        return SimpleNamespace(add_session_config_entry=lambda *_: None)
+
+    def preload_dlls(self) -> None: ...
+
+    def set_default_logger_severity(self, _: int) -> None: ...
+
+
+@pytest.mark.parametrize(("takes", "raises", "asked"), [(True, False, [True]), (False, False, [True, False]), (False, True, [True, False])])
+def test_a_part_of_the_graph_that_takes_no_range_opens_without(
+    psp: Any, takes: bool, raises: bool, asked: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gddctl.runtime.ort_runtime.nvidia_driver", lambda: SimpleNamespace(devices=("a card",)))
+    fake: Any = FakeOrt(takes, raises)
+    session = open_session(fake, psp.fp32.path, psp.fp32.info, "tensorrt", 1, 8)
+    assert fake.asked == asked and session.profile == takes
+
+
 def test_every_option_is_known_to_the_provider() -> None:
     """Read off the library itself, since it loads only where TensorRT is."""
     import onnxruntime
@@ -56,6 +105,8 @@ def test_every_option_is_known_to_the_provider() -> None:
             pytest.skip("this build of ONNX Runtime has no GPU providers")
         data = path.read_bytes()
         (_, options) = pairs(device, info("int8", "tensorrt"))[0]
+        if device == "tensorrt":
+            options = {**options, **{f"trt_profile_{end}_shapes": "" for end in ("min", "opt", "max")}}
         assert all(name.encode() in data for name in options)
         assert b"use_tf33" not in data  # partner: not any name is
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -16,7 +18,9 @@ from gddctl.serve.http.house import LEFT, House
 from gddctl.serve.http.page_routes import page_routes
 from gddctl.serve.http.predict_routes import predict_routes
 from gddctl.serve.http.protocol_routes import protocol_routes
-from gddctl.serve.http.refusal import Refusal, error_body
+from gddctl.serve.http.refusal import Refusal, error_body, overloaded
+
+log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 
@@ -43,6 +47,11 @@ def build_app(house: House) -> ASGIApp:
         found = "; ".join(f"{'.'.join(str(part) for part in each['loc'][1:])}: {each['msg']}" for each in error.errors()[:3])
         house.metrics.rejected("malformed")
         return Response(error_body(found), 422, media_type=_JSON)
+
+    @app.exception_handler(MemoryError)
+    async def no_memory(request: Request, _: MemoryError) -> Response:
+        log.warning("no memory left for a request to %s, which was refused", request.url.path)
+        return await refuse(request, overloaded("memory", "the machine has no memory left for this request; try again"))
 
     @app.exception_handler(ClientLeft)
     async def nobody_waits(_: Request, __: ClientLeft) -> Response:

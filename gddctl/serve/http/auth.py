@@ -1,4 +1,4 @@
-"""The bearer token: where it comes from, and whether a request carries it."""
+"""Who may ask: the bearer token, where it comes from and whether a request carries it; and no page of somebody else's."""
 
 from __future__ import annotations
 
@@ -35,6 +35,30 @@ def read_token(file: Path | None) -> str | None:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(f"{place}: holds no token", remedy="one line of letters and digits, for example from: openssl rand -hex 32")
     return token
+
+
+_PORTS = {b"http": b":80", b"https": b":443"}  # left out of an origin
+
+
+def foreign_origin(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The page's origin where a browser asks for a page that did not come from here; None: anybody else.
+
+    A browser sends simple requests to any address that any page names, also to this machine's own, and asks nobody before. It says whose
+    page it was, and no script can change that (Fetch, "Origin header" and "Sec-Fetch-Site").
+
+    >>> foreign_origin([(b"host", b"127.0.0.1:8000"), (b"origin", b"http://127.0.0.1:8000")])
+    >>> foreign_origin([(b"host", b"127.0.0.1:8000"), (b"origin", b"https://example.com")])
+    'https://example.com'
+    """
+    found = dict(headers)
+    origin = found.get(b"origin")
+    if origin is None or found.get(b"sec-fetch-site") == b"same-origin":  # the latter: its own, through a proxy that changed the Host
+        return None
+    scheme, _, place = origin.lower().partition(b"://")
+    port = _PORTS.get(scheme, b"")
+    if place and place.removesuffix(port) == found.get(b"host", b"").lower().removesuffix(port):
+        return None
+    return origin[:80].decode("ascii", "replace")
 
 
 class Gate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from gddctl.serve.http.pace import Pace
 from gddctl.serve.http.refusal import overloaded
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
+
+_PROMPT_S = 0.005  # so soon after a sign of it a request is taken to be here: who sends slowly must not hold up the others
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,22 @@ class _Job:
 class Batcher:
     """The line in front of one model. Tickets are used on the event loop; the model runs on the batcher's own thread.
 
-    A batch never waits for requests that might come: only for those whose tickets are drawn but not yet submitted, and for those no
-    longer than the delay. A client alone is therefore never kept waiting.
+    A batch never waits for requests that might come: only for those on their way, and for those no longer than the delay. A client alone
+    is therefore never kept waiting. On its way is a request whose body has come, and for a few milliseconds one whose header has, or all
+    but the end of its body.
     """
 
     def __init__(
-        self, name: str, run: Run, *, queue: int, max_batch: int, delay_s: float, pace: Pace | None = None, ran: Callable[[Ran], None]
+        self,
+        name: str,
+        run: Run,
+        *,
+        queue: int,
+        max_batch: int,
+        delay_s: float,
+        pace: Pace | None = None,
+        ran: Callable[[Ran], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Ready for tickets; the thread begins with :meth:`start`.
 
@@ -70,14 +83,15 @@ class Batcher:
             delay_s: longest wait for requests on their way.
             pace: what is known of batch sizes already.
             ran: told of every run, on the batcher's thread.
+            clock: seconds.
         """
         self.name, self._run, self._ran = name, run, ran
         self._queue, self._max_batch, self._delay_s = queue, max_batch, delay_s
-        self._pace = pace or Pace(max_batch)
+        self._pace, self._clock = pace or Pace(max_batch), clock
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._waiting = 0  # requests that hold a place in the line, submitted or not
-        self._coming = 0  # tickets drawn and not yet submitted
+        self._coming: dict[Ticket, float] = {}  # drawn and not yet submitted, with the time until which each is on its way
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=f"model {name}", daemon=True)
 
@@ -107,26 +121,38 @@ class Batcher:
         """
         with self._changed:
             self._refuse_when_full()
-            self._coming += 1
-        return Ticket(self)
+            ticket = Ticket(self)
+            self._coming[ticket] = self._clock() + _PROMPT_S
+        return ticket
+
+    def on_the_way(self) -> tuple[int, float]:
+        """Requests that a batch may wait for, and seconds until the first of them no longer counts."""
+        now = self._clock()
+        left = [until - now for until in list(self._coming.values()) if until > now]
+        return len(left), min(left, default=math.inf)
 
     # What tickets call.
 
-    def _take_place(self) -> None:
+    def _take_place(self, ticket: Ticket) -> None:
         with self._changed:
             self._refuse_when_full()
             self._waiting += 1
+            self._coming[ticket] = math.inf
 
-    def _submit(self, job: _Job) -> None:
+    def _nearly(self, ticket: Ticket) -> None:
         with self._changed:
-            self._coming -= 1
+            self._coming[ticket] = self._clock() + _PROMPT_S
+
+    def _submit(self, ticket: Ticket, job: _Job) -> None:
+        with self._changed:
+            del self._coming[ticket]
             self._jobs.append(job)
             self._changed.notify()
 
-    def _leave(self, job: _Job | None, *, coming: bool, placed: bool) -> None:
+    def _leave(self, ticket: Ticket, job: _Job | None, *, placed: bool) -> None:
         """A request ends, answered or not: its place is free, and what still waits of it is dropped."""
         with self._changed:
-            self._coming -= coming
+            coming = self._coming.pop(ticket, None) is not None
             if job is not None and not job.taken:
                 self._jobs.remove(job)
             self._waiting -= placed and (job is None or not job.taken)
@@ -154,7 +180,7 @@ class Batcher:
                 self._changed.wait()
             if self._closed:
                 return []
-            room = self._pace.limit(min(self._max_batch, sum(len(job.batch) for job in self._jobs) + self._coming))
+            room = self._pace.limit(min(self._max_batch, sum(len(job.batch) for job in self._jobs) + self.on_the_way()[0]))
             taken = [self._pop()]
             images = len(taken[0].batch)
             until = time.monotonic() + self._delay_s
@@ -164,9 +190,11 @@ class Batcher:
                         break
                     taken.append(self._pop())
                     images += len(taken[-1].batch)
-                elif self._coming < 1 or (left := until - time.monotonic()) <= 0:
-                    break
                 else:
+                    coming, prompt_s = self.on_the_way()
+                    left = min(until - time.monotonic(), prompt_s)
+                    if coming < 1 or left <= 0:
+                        break
                     self._changed.wait(left)
             return taken
 
@@ -208,19 +236,23 @@ class Ticket:
         self._placed = self._left = False
 
     def place(self) -> None:
-        """Take a place in the line, before work is spent on the request.
+        """Take a place in the line, before work is spent on the request. Its body has come: a batch may wait for it.
 
         Raises:
             Refusal: 503, the line is full.
         """
-        self._batcher._take_place()
+        self._batcher._take_place(self)
         self._placed = True
+
+    def nearly(self) -> None:
+        """All but the end of the request's body has come."""
+        self._batcher._nearly(self)
 
     async def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """The model's answer to this request's images: (B, ...) -> (B, ...). Needs a place."""
         loop = asyncio.get_running_loop()
         job = self._job = _Job(batch, loop.create_future(), loop, time.monotonic())
-        self._batcher._submit(job)
+        self._batcher._submit(self, job)
         return await job.future
 
     def __enter__(self) -> Self:
@@ -229,7 +261,7 @@ class Ticket:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not self._left:
             self._left = True
-            self._batcher._leave(self._job, coming=self._job is None, placed=self._placed)
+            self._batcher._leave(self, self._job, placed=self._placed)
 
 
 def _deliver(pairs: list[tuple[_Job, NDArray[Any] | Exception]]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from gddctl.serve.http.limits import MEBIBYTE, MIN_RATE, Holding, Limits
@@ -15,27 +16,50 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # "deflate" is zlib's form (RFC 9110, 8.4.1.2)
 _PIECE = MEBIBYTE
+_END = 1 << 16  # bytes: about what one packet more brings on a fast network
 
 
 class ClientLeft(Exception):
     """The client closed the connection; nobody waits for an answer."""
 
 
-async def read_body(receive: Receive, content_length: str | None, limits: Limits, holding: Holding) -> bytes:
+@dataclass(frozen=True)
+class Cap:
+    """Bytes that a body may have, and what a client hears who sends more."""
+
+    bytes: int
+    words: str
+
+    def refusal(self) -> Refusal:
+        """413."""
+        return too_large(self.words)
+
+
+def any_body(limits: Limits) -> Cap:
+    """The cap of every body."""
+    return Cap(limits.body_bytes, f"the body is larger than the {limits.body_bytes // MEBIBYTE or 1} MiB allowed here (--max-body-mb)")
+
+
+async def read_body(
+    receive: Receive, content_length: str | None, cap: Cap, limits: Limits, holding: Holding, nearly: Callable[[], None] | None = None
+) -> bytes:
     """The body as it came.
 
     Args:
         receive: of the ASGI request.
         content_length: the header's value.
-        limits: bytes, and seconds.
+        cap: on its bytes.
+        limits: seconds.
         holding: takes what has come so far, so that many slow clients cannot claim memory they do not fill.
+        nearly: told once when, by the header, little is missing.
 
     Raises:
         Refusal: 413, 408 or 503.
         ClientLeft: before its body was whole.
     """
-    if content_length is not None and content_length.isdigit() and int(content_length) > limits.body_bytes:
-        raise _too_large(limits)
+    whole = int(content_length) if content_length is not None and content_length.isdigit() else None
+    if whole is not None and whole > cap.bytes:
+        raise cap.refusal()
     pieces, length, started = list[bytes](), 0, time.monotonic()
     while True:
         left = limits.read_s + length / MIN_RATE - (time.monotonic() - started)
@@ -44,12 +68,15 @@ async def read_body(receive: Receive, content_length: str | None, limits: Limits
             raise ClientLeft
         piece: bytes = message.get("body", b"")
         length += len(piece)
-        if length > limits.body_bytes:
-            raise _too_large(limits)
+        if length > cap.bytes:
+            raise cap.refusal()
         holding.take(len(piece))
         pieces.append(piece)
         if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if nearly is not None and whole is not None and whole - length <= _END:
+            nearly()
+            nearly = None
 
 
 async def _next(receive: Receive, left: float) -> MutableMapping[str, Any]:
@@ -75,8 +102,8 @@ def encoding_of(header: str | None) -> str | None:
     return encoding
 
 
-def decompress(data: bytes, encoding: str, limits: Limits, holding: Holding) -> bytes:
-    """The body behind its compression, stopped as soon as it grows beyond the limit. Takes a while: not for the event loop.
+def decompress(data: bytes, encoding: str, cap: Cap, holding: Holding) -> bytes:
+    """The body behind its compression, stopped as soon as it grows beyond the cap. Takes a while: not for the event loop.
 
     Raises:
         Refusal: 400 not of that encoding, 413 too large, 503 no memory left.
@@ -87,8 +114,8 @@ def decompress(data: bytes, encoding: str, limits: Limits, holding: Holding) -> 
             piece = machine.decompress(data, _PIECE)
             data = machine.unconsumed_tail
             length += len(piece)
-            if length > limits.body_bytes:
-                raise _too_large(limits)
+            if length > cap.bytes:
+                raise cap.refusal()
             if not piece and not data:
                 break
             holding.take(len(piece))
@@ -98,7 +125,3 @@ def decompress(data: bytes, encoding: str, limits: Limits, holding: Holding) -> 
     if not machine.eof or machine.unused_data:
         raise malformed(f"the {encoding} body is not whole, or something follows it")
     return b"".join(pieces)
-
-
-def _too_large(limits: Limits) -> Refusal:
-    return too_large(f"the body is larger than the {limits.body_bytes // MEBIBYTE or 1} MiB allowed here (--max-body-mb)")

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gddctl.serve.http.auth import foreign_origin
 from gddctl.serve.http.house import LEFT, House
 from gddctl.serve.http.refusal import Refusal, error_body, overloaded
 
@@ -48,6 +49,14 @@ class Doorman:
         path = scope["path"]
         if self._house.draining and path not in _ALWAYS:
             raise overloaded("draining", "the server is closing; ask another", retry_after_s=5)
+        origin = foreign_origin(scope["headers"])
+        if origin is not None:
+            raise Refusal(
+                403,
+                "origin",
+                f"a page of '{origin}' asks, which is not this server's own; if it is meant to, let a proxy pass the Host header on as it "
+                "came (nginx: proxy_set_header Host $http_host), or take the Origin header away",
+            )
         if not self._house.gate.admits(path, scope["headers"]):
             raise Refusal(401, "token", "a bearer token is needed: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
 

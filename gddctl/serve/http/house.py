@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gddctl.serve.http.auth import Gate
-from gddctl.serve.http.body import ClientLeft, Receive, read_body
+from gddctl.serve.http.body import Cap, ClientLeft, Receive, any_body, read_body
 from gddctl.serve.http.connection import Connections
 from gddctl.serve.http.limits import Holding, Limits, Memory
 from gddctl.serve.http.metrics import Metrics
@@ -65,9 +65,10 @@ class House:
         """``work`` on a thread of the pool."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
-    async def body(self, request: Request, holding: Holding) -> bytes:
-        """The request's body within the limits."""
-        return await read_body(request.receive, request.headers.get("content-length"), self.limits, holding)
+    async def body(self, request: Request, holding: Holding, cap: Cap | None = None, nearly: Callable[[], None] | None = None) -> bytes:
+        """The request's body within the limits, or within a cap of its own; see :func:`~gddctl.serve.http.body.read_body`."""
+        length = request.headers.get("content-length")
+        return await read_body(request.receive, length, cap or any_body(self.limits), self.limits, holding, nearly)
 
     async def answer(self, receive: Receive, work: Awaitable[Response], timeout_s: float | None = None) -> Response:
         """The outcome of ``work``, unless its client leaves first or its time is over; then it is cancelled.

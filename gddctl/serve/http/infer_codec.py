@@ -7,16 +7,17 @@ body's bytes.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.artifact.tensors import TensorSpec
+from gddctl.serve.http.infer_json import HEADER, array_of, parse, weigh
 from gddctl.serve.http.refusal import malformed, unsupported
 
-MAX_HEADER = 1 << 20  # bytes of JSON before binary tensors; it holds names and shapes
 _SHARED = "shared_memory_region"
 _SEQUENCE = "sequence_id"
 
@@ -38,7 +39,9 @@ class InferRequest:
     timeout_s: float | None
 
 
-def parse_request(body: bytes, header_length: str | None, wanted: TensorSpec, output: TensorSpec, max_batch: int) -> InferRequest:
+def parse_request(
+    body: bytes, header_length: str | None, wanted: TensorSpec, output: TensorSpec, max_batch: int, take: Callable[[int], None]
+) -> InferRequest:
     """Read a request.
 
     Args:
@@ -47,12 +50,15 @@ def parse_request(body: bytes, header_length: str | None, wanted: TensorSpec, ou
         wanted: the model's input.
         output: the model's output.
         max_batch: images that one request may bring.
+        take: told the bytes that its JSON will hold, before it is parsed.
 
     Raises:
-        Refusal: 400, saying what was found and what is expected.
+        Refusal: 400, saying what was found and what is expected; or what ``take`` raises.
     """
-    end = _json_end(body, header_length)
-    request = _object(_parse(body[:end] if end < len(body) else body), "the request")
+    end = json_end(body, header_length)
+    text = body[:end] if end < len(body) else body
+    take(weigh(text, wanted, max_batch))
+    request = _object(parse(text), "the request")
     parameters = _parameters(request, "the request")
     if parameters.get(_SEQUENCE):
         raise unsupported("sequences are not supported: every request stands by itself")
@@ -90,7 +96,12 @@ def render_answer(answer: NDArray[Any], request: InferRequest, model: str, versi
     return json.dumps(head).encode(), None
 
 
-def _json_end(body: bytes, header_length: str | None) -> int:
+def json_end(body: bytes, header_length: str | None) -> int:
+    """Bytes of JSON at the beginning of a request's body.
+
+    Raises:
+        Refusal: 400, ``header_length`` is none, or not that of this body.
+    """
     if header_length is None:
         return len(body)
     if not (header_length.isascii() and header_length.isdigit()) or len(header_length) > 12:
@@ -98,21 +109,9 @@ def _json_end(body: bytes, header_length: str | None) -> int:
     end = int(header_length)
     if end > len(body):
         raise malformed(f"Inference-Header-Content-Length is {end}, but the body has {len(body)} bytes")
-    if end > MAX_HEADER and end < len(body):
-        raise malformed(f"{end} bytes of JSON before binary data, expected at most {MAX_HEADER}")
+    if end > HEADER and end < len(body):
+        raise malformed(f"{end} bytes of JSON before binary data, expected at most {HEADER}")
     return end
-
-
-def _parse(text: bytes) -> Any:
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
-        reason = str(error) if isinstance(error, json.JSONDecodeError) else "not UTF-8, too deep, or a number without end"
-        raise malformed(f"the request is not JSON: {reason[:120]}") from error
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise malformed(f"{name} is not JSON; send it as binary data")
 
 
 def _input(tensor: dict[str, Any], binary: memoryview, wanted: TensorSpec, max_batch: int) -> tuple[NDArray[Any], int]:
@@ -130,7 +129,7 @@ def _input(tensor: dict[str, Any], binary: memoryview, wanted: TensorSpec, max_b
     if size is None:
         if "data" not in tensor:
             raise malformed(f"input '{wanted.name}' has neither 'data' nor 'binary_data_size'")
-        return _from_json(tensor["data"], sizes, wanted), 0
+        return array_of(tensor["data"], sizes, wanted), 0
     if "data" in tensor:
         raise malformed(f"input '{wanted.name}' has both 'data' and 'binary_data_size'")
     expected = sizes[0] * wanted.item_bytes
@@ -150,28 +149,6 @@ def _shape(shape: Any, wanted: TensorSpec, max_batch: int) -> tuple[int, ...]:
     if shape[0] > max_batch:
         raise malformed(f"a batch of {_shown(shape[0])}, expected at most {max_batch} images in a request")
     return tuple(shape)
-
-
-def _from_json(data: Any, sizes: tuple[int, ...], wanted: TensorSpec) -> NDArray[Any]:
-    """Numbers, flat or nested, in row-major order; nothing is rounded or wrapped around in silence."""
-    try:
-        found = np.asarray(data)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise malformed(f"the data of input '{wanted.name}' is ragged or holds no numbers") from error
-    count = sizes[0] * int(np.prod(wanted.item_shape))
-    if found.size != count or found.shape not in ((count,), sizes):
-        raise malformed(f"input '{wanted.name}' holds {found.size} values in shape {_shown(found.shape)}, expected {count} for {sizes}")
-    if wanted.dtype == "uint8":
-        if found.dtype.kind not in "iu" or int(found.min()) < 0 or int(found.max()) > 255:
-            raise malformed(f"the data of input '{wanted.name}' must be whole numbers from 0 to 255")
-        return found.astype(np.uint8).reshape(sizes)
-    if found.dtype.kind not in "iuf":
-        raise malformed(f"the data of input '{wanted.name}' must be numbers")
-    with np.errstate(over="ignore"):
-        values = found.astype(np.float32).reshape(sizes)
-    if not np.isfinite(values).all():
-        raise malformed(f"the data of input '{wanted.name}' leaves the range of FP32")
-    return values
 
 
 def _binary_wanted(request: dict[str, Any], parameters: dict[str, Any], output: TensorSpec) -> bool:

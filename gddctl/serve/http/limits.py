@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gddctl.serve.http.refusal import overloaded
+from gddctl.serve.http.refusal import overloaded, too_large
 
 MEBIBYTE = 1 << 20
 MIN_RATE = 16 * 1024  # bytes per second below which a body, or the reading of an answer, counts as stalled once the grace is over
@@ -53,7 +53,8 @@ class Holding:
         """Hold ``count`` bytes more.
 
         Raises:
-            Refusal: 503, the allowance is used up by others; or the request is over, and a thread still works for it.
+            Refusal: 503, the allowance is used up by others; or the request is over, and a thread still works for it. 413, it is too
+                small for this alone.
         """
         with self._lock:
             if self._over:
@@ -80,7 +81,13 @@ class Memory:
         return self._held
 
     def take(self, count: int) -> None:
-        """Hold ``count`` bytes more; a 503 when that is more than allowed."""
+        """Hold ``count`` bytes more.
+
+        Raises:
+            Refusal: 503 while others hold them, 413 when one request wants more than all may hold.
+        """
+        if count > self._allowed:
+            raise too_large(f"the request takes {count} bytes of memory, expected at most {self._allowed} (--max-memory-mb)")
         with self._lock:
             if self._held + count > self._allowed:
                 raise overloaded("memory", "the server holds as much as it may; try again")

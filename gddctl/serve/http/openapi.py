@@ -8,6 +8,7 @@ _ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "requir
 _WORDS = {
     400: "The request is wrong; the error says how.",
     401: "A bearer token is needed.",
+    403: "A browser asks for a page of somebody else's.",
     404: "No such model or version.",
     408: "The body came too slowly.",
     413: "The body or the image is too large.",
@@ -19,8 +20,8 @@ _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "nu
 
 
 def answers(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """The refusals that a route can give; every route can ask for a token, and refuse while the server closes."""
-    every = sorted({*codes, 401, 422, 503})
+    """The refusals that a route can give; every route can ask for a token, refuse other pages, and refuse while the server closes."""
+    every = sorted({*codes, 401, 403, 422, 503})
     return {code: {"description": _WORDS[code], "content": {"application/json": {"schema": _ERROR}}} for code in every}
 
 

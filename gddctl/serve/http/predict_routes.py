@@ -16,9 +16,9 @@ from gddctl.core.errors import DataError, GddctlError, ImageTooLarge
 from gddctl.data.decode import from_pillow, open_limited
 from gddctl.data.preprocess import Geometry
 from gddctl.prove.predict import mask_of, network_input
-from gddctl.serve.http.body import decompress, encoding_of
+from gddctl.serve.http.body import Cap, any_body, decompress, encoding_of
 from gddctl.serve.http.house import House
-from gddctl.serve.http.limits import Holding
+from gddctl.serve.http.limits import MEBIBYTE, Holding, Limits
 from gddctl.serve.http.openapi import IMAGE_BODY, answers
 from gddctl.serve.http.pictures import OutputName, Picture, describe_classes, render
 from gddctl.serve.http.refusal import Refusal, too_large
@@ -29,6 +29,7 @@ _PLACE = "the image"
 _CHANNELS = 3
 _SCAN = b"\xff\xda"  # a JPEG's start of scan; in the compressed data itself, 0xff is always followed by 0x00 or a restart marker
 _MAX_SCANS = 100  # libjpeg's own progressive script has ten; thousands of empty ones cost minutes of decoding
+_INFLATED = 20  # times: encoded images hardly compress, and raw ones of photographs little
 
 _PICTURE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -81,12 +82,12 @@ def predict_routes(house: House) -> APIRouter:
 async def _predict(house: House, model: Served, request: Request, output: OutputName, opacity: float) -> Response:
     encoding = encoding_of(request.headers.get("content-encoding"))
     with model.batcher.ticket() as ticket, house.memory.holding() as holding:
-        body = await house.body(request, holding)
+        body = await house.body(request, holding, nearly=ticket.nearly)
         ticket.place()
 
         async def work() -> Response:
             def prepare() -> Prepared:
-                plain = body if encoding is None else decompress(body, encoding, house.limits, holding)
+                plain = body if encoding is None else decompress(body, encoding, _unpacked(len(body), house.limits), holding)
                 data = image_bytes(plain, request.headers.get("content-type"))
                 return _prepared(data, model, house.limits.pixels, holding, keep=output is OutputName.overlay)
 
@@ -99,6 +100,12 @@ async def _predict(house: House, model: Served, request: Request, output: Output
             return Response(picture.content, media_type=picture.media_type, headers=picture.headers)
 
         return await house.answer(request.receive, work())
+
+
+def _unpacked(sent: int, limits: Limits) -> Cap:
+    """What a compressed image may grow to: little files that grow large are work, not images."""
+    most, general = max(MEBIBYTE, _INFLATED * sent), any_body(limits)
+    return general if most >= general.bytes else Cap(most, f"the image is more than {_INFLATED} times what was sent; send it uncompressed")
 
 
 def _prepared(data: bytes, model: Served, max_pixels: int, holding: Holding, *, keep: bool) -> Prepared:

@@ -12,21 +12,21 @@ from starlette.responses import JSONResponse, Response
 
 from gddctl import __version__
 from gddctl.core.errors import GddctlError
-from gddctl.serve.http.body import decompress, encoding_of
+from gddctl.serve.http.body import Cap, any_body, decompress, encoding_of
 from gddctl.serve.http.house import House
-from gddctl.serve.http.infer_codec import InferRequest, parse_request, render_answer
+from gddctl.serve.http.infer_codec import InferRequest, json_end, parse_request, render_answer
+from gddctl.serve.http.infer_json import HEADER, longest_body
 from gddctl.serve.http.limits import Holding
 from gddctl.serve.http.openapi import INDEX_BODY, INFER_BODY, answers
 from gddctl.serve.http.refusal import malformed, unsupported
 from gddctl.serve.http.served import VERSION, Served
 
+_INDEX = Cap(HEADER, f"a request for the index is larger than {HEADER} bytes")
 EXTENSIONS = ["binary_tensor_data", "model_repository", "model_configuration", "statistics"]
 _JSON_LENGTH = "inference-header-content-length"
 _LOOP_BYTES = 1 << 16  # JSON of this many bytes is parsed on the event loop; more of it goes to the pool
 
-# JSON grows in memory. Bytes held for each byte of a request: "0," becomes a pointer and a 64-bit number; and for each number of an answer:
-# the number, its pointer and its text.
-_PARSED, _WRITTEN = 8, 48
+_WRITTEN = 48  # bytes held for each number of an answer in JSON: itself, its pointer and its text
 
 
 def protocol_routes(house: House) -> APIRouter:
@@ -102,7 +102,7 @@ def _add_repository(router: APIRouter, house: House) -> None:
     async def repository_index(request: Request) -> JSONResponse:
         """The models and whether they are ready."""
         with house.memory.holding() as holding:
-            only_ready = _only_ready(await house.body(request, holding))
+            only_ready = _only_ready(await house.body(request, holding, _INDEX))
         found = [model for model in house.models.values() if model.state == "READY" or not only_ready]
         return JSONResponse([{"name": model.name, "version": VERSION, "state": model.state, "reason": ""} for model in found])
 
@@ -137,8 +137,9 @@ async def _infer(house: House, model: Served, request: Request) -> Response:
     encoding = encoding_of(request.headers.get("content-encoding"))
     length = request.headers.get(_JSON_LENGTH)
     with model.batcher.ticket() as ticket, house.memory.holding() as holding:
-        body = await house.body(request, holding)
-        asked = await _understood(house, model, body, length, encoding, holding)
+        cap = _cap(house, model)
+        body = await house.body(request, holding, cap, ticket.nearly)
+        asked = await _understood(house, model, body, length, encoding, cap, holding)
         ticket.place()
 
         async def work() -> Response:
@@ -156,16 +157,22 @@ async def _infer(house: House, model: Served, request: Request) -> Response:
         return await house.answer(request.receive, work(), asked.timeout_s)
 
 
-async def _understood(house: House, model: Served, body: bytes, length: str | None, encoding: str | None, holding: Holding) -> InferRequest:
-    def understand() -> InferRequest:
-        plain = body if encoding is None else decompress(body, encoding, house.limits, holding)
-        json_bytes = len(plain) if length is None else 0
-        if json_bytes > _LOOP_BYTES:
-            holding.take(_PARSED * json_bytes)
-        return parse_request(plain, length, model.input, model.output, max(model.max_batch, 1))
+def _cap(house: House, model: Served) -> Cap:
+    """No body is longer than the largest batch in JSON: what is would only be parsed to be refused."""
+    most, general = longest_body(model.input, model.max_batch), any_body(house.limits)
+    if most >= general.bytes:
+        return general
+    return Cap(most, f"the request is larger than {most} bytes, which {model.max_batch} images take at most; indent no JSON")
 
-    json_bytes = len(body) if length is None or not length.isdigit() else int(length)
-    return understand() if encoding is None and json_bytes <= _LOOP_BYTES else await house.in_pool(understand)
+
+async def _understood(
+    house: House, model: Served, body: bytes, length: str | None, encoding: str | None, cap: Cap, holding: Holding
+) -> InferRequest:
+    def understand() -> InferRequest:
+        plain = body if encoding is None else decompress(body, encoding, cap, holding)
+        return parse_request(plain, length, model.input, model.output, model.max_batch, holding.take)
+
+    return understand() if encoding is None and json_end(body, length) <= _LOOP_BYTES else await house.in_pool(understand)
 
 
 async def _packed(house: House, content: bytes, head: int | None, accept: str | None) -> Response:

@@ -7,7 +7,7 @@ from typing import Literal
 
 Reason = Literal[
     "malformed", "unsupported", "not found", "too large", "too slow", "not an image",
-    "queue", "memory", "connections", "timeout", "starting", "draining", "token", "runtime",
+    "queue", "memory", "connections", "timeout", "starting", "draining", "token", "origin", "runtime",
 ]  # fmt: skip
 
 RETRY_AFTER_S = 1

@@ -32,8 +32,10 @@ log = logging.getLogger(__name__)
 State = Literal["LOADING", "READY"]  # of the protocol's repository index, as Triton writes them
 FileState = Literal["as loaded", "changed", "gone"]
 VERSION = "1"
-_WARM = (1, 1, 2)  # batches run before a model is ready: the first pays for memory, the others are timed; at most five images in all
+_TIMED = (1, 2)  # batches whose time is taken before a model is ready
 _BY_ITSELF = "openvino-cpu"  # compiles anew for each batch size, which a request must not wait for
+_BUILDS = "onnxruntime-tensorrt"  # builds an engine, for minutes, when a batch leaves the range of those before
+_SEARCHES = "-cuda"  # looks for the fastest convolutions when a batch size comes for the first time
 
 
 @dataclass
@@ -80,15 +82,15 @@ class Served:
         if self.path.is_dir():
             require("torch", extra="train", why=f"serving {self.path}, a bundle,")
         self._stamp = _stamp(self.path)
-        runtime = self._runtime = open_runtime(self.path, device=self._device, threads=self._threads)
+        runtime = self._runtime = open_runtime(self.path, device=self._device, threads=self._threads, max_batch=self.max_batch)
         if runtime.info != self.info:
             raise ArtifactError(f"{self.path}: changed while it was being loaded", remedy="start the server again")
         pace = Pace(self._together)
-        for images in _WARM:
-            if images <= max(1, self._together):
-                before = time.monotonic()
-                self._run(np.zeros((images, *self.input.item_shape), self.input.dtype))
-                pace.ran(images, time.monotonic() - before)
+        for images in warm_up(runtime.backend, self._together):
+            self._run_nothing(images)
+        for images in _TIMED:
+            if images <= self._together:
+                pace.ran(images, self._run_nothing(images))
         limits = self._limits
         self._batcher = Batcher(
             self.name, self._run, queue=limits.queue, max_batch=self._together, delay_s=limits.batch_delay_s, pace=pace, ran=self._ran
@@ -152,6 +154,12 @@ class Served:
         """Images of several requests that may run at once."""
         return 1 if self._runtime is not None and self._runtime.backend == _BY_ITSELF else self.max_batch
 
+    def _run_nothing(self, images: int) -> float:
+        """Seconds for a batch of black images."""
+        before = time.monotonic()
+        self._run(np.zeros((images, *self.input.item_shape), self.input.dtype))
+        return time.monotonic() - before
+
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Run a batch of any size: an engine's smallest batch is filled up, and what cannot run together runs one by one."""
         images, runtime = len(batch), self.runtime
@@ -177,6 +185,21 @@ class Served:
         counts.infer_ns += nanoseconds
         runs, total = counts.by_batch.get(ran.images, (0, 0))
         counts.by_batch[ran.images] = (runs + 1, total + nanoseconds)
+
+
+def warm_up(backend: str, largest: int) -> tuple[int, ...]:
+    """Batch sizes to run before requests come, so that no request pays for what a runtime does once.
+
+    >>> warm_up("onnxruntime-cpu", 8), warm_up("onnxruntime-tensorrt", 8), warm_up("onnxruntime-cuda", 4)
+    ((1,), (8, 1), (1, 2, 3, 4))
+
+    Args:
+        backend: of the runtime.
+        largest: images that may run together; every smaller batch may come, too.
+    """
+    if backend == _BUILDS:
+        return (largest, 1) if largest > 1 else (1,)  # also where it took no range: the second run widens that of the first
+    return tuple(range(1, largest + 1)) if backend.endswith(_SEARCHES) else (1,)
 
 
 def load_all(models: list[Served], failed: list[BaseException], stopped: Callable[[], bool]) -> threading.Thread:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from gddctl.core.classes import ClassTable, SegClass
 from gddctl.core.errors import DataError, UsageError
@@ -191,6 +191,27 @@ def test_large_masks_are_counted_and_blended_in_bands(monkeypatch: pytest.Monkey
     assert np.array_equal(overlaid(image, mask, classes, 0.4), blend(image, mask, classes.palette, opacity=0.4))
     assert shares(mask, classes) == pytest.approx({f"c{index}": float((mask == index).mean()) for index in range(5)})
     assert set(shares(mask % 2, classes)) == {"c0", "c1"}
+
+
+def test_images_that_would_take_all_memory_are_bad_images_and_the_others_go_on(
+    pictures: Path, predict: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_prepare = ImageFile.ImageFile.load_prepare
+
+    def full(self: ImageFile.ImageFile) -> None:
+        if self.size == (33, 44):
+            raise MemoryError
+        load_prepare(self)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", full)
+    Image.new("RGB", (33, 44)).save(pictures / "huge.bmp")
+    Image.new("P", (9, 9)).save(pictures / "jump.bmp")
+    jump = (pictures / "jump.bmp").read_bytes()
+    (pictures / "jump.bmp").write_bytes(jump[:30] + b"\1" + jump[31:])  # run-length compression
+    report = predict(pictures)
+    assert report.images == 6
+    huge, leap = sorted((failure.error for failure in report.failures), key=lambda error: "run-length" in error)
+    assert "huge.bmp" in huge and "memory" in huge and "jump.bmp" in leap and "run-length" in leap
 
 
 def test_results_without_a_folder(pictures: Path, counting: Counting, api: Predictor) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,8 @@ import numpy as np
 import pytest
 
 from gddctl.serve.http.batcher import Batcher, Ran
+from gddctl.serve.http.body import any_body, read_body
+from gddctl.serve.http.limits import Holding, Limits, Memory
 from gddctl.serve.http.pace import Pace
 from gddctl.serve.http.refusal import Refusal
 from tests.conftest import Exported
@@ -55,11 +59,11 @@ async def ask(line: Batcher, *values: float) -> Any:
         return (await asyncio.wait_for(ticket.run(np.asarray(values)[:, None]), MINUTE))[:, 0].tolist()
 
 
-async def taken(line: Batcher) -> None:
+async def taken(line: Batcher, others: int = 0) -> None:
     """Until the task just made has asked and the thread has its question."""
     for _ in range(10):  # turns of the loop until it stands in the line
         await asyncio.sleep(0)
-    while line.depth:
+    while line.depth > others:
         await asyncio.sleep(0.001)
 
 
@@ -145,9 +149,9 @@ def test_a_batch_waits_for_who_is_on_the_way_and_for_nobody_else() -> None:
         assert await ask(line, 1) == [2]  # alone: not kept waiting
         with line.ticket() as coming:
             task = asyncio.create_task(ask(line, 3))
-            await taken(line)  # and the thread waits for the second
-            assert not task.done()
             coming.place()
+            await taken(line, others=1)  # and the thread waits for the second
+            assert not task.done()
             assert (await coming.run(np.asarray([[4.0]])))[0, 0] == 8
             assert await task == [6]
         with line.ticket():  # announced, then gone without asking
@@ -158,6 +162,64 @@ def test_a_batch_waits_for_who_is_on_the_way_and_for_nobody_else() -> None:
     asyncio.run(main())
     line.close(MINUTE)
     assert model.sizes == [1, 2, 1]
+
+
+def test_who_sends_slowly_holds_up_nobody() -> None:
+    model = Model()
+    line = batcher(model, max_batch=8, delay_s=MINUTE)
+
+    async def main() -> None:
+        with line.ticket() as slow:
+            assert await ask(line, 1) == [2]  # within a minute: the body of the slow one has not come
+            slow.nearly()
+            assert await ask(line, 3) == [6]
+
+    started = time.monotonic()
+    asyncio.run(main())
+    line.close(MINUTE)
+    assert time.monotonic() - started < MINUTE / 2 and model.sizes == [1, 1]
+
+
+def test_a_request_is_on_its_way_for_a_moment_and_once_its_body_has_come() -> None:
+    now = [100.0]
+    line = Batcher("m", Model(), queue=9, max_batch=8, delay_s=0.1, ran=lambda _: None, clock=lambda: now[0])
+
+    def seen() -> list[float]:
+        return [round(value, 6) for value in line.on_the_way()]
+
+    with line.ticket() as first:
+        assert seen() == [1, 0.005]
+        now[0] += 0.003
+        with line.ticket():
+            assert seen() == [2, 0.002]
+            now[0] += 0.003
+            assert seen() == [1, 0.002]
+            now[0] += 3600  # both drip
+            assert seen() == [0, math.inf]
+            first.nearly()
+            assert seen() == [1, 0.005]
+            now[0] += 0.006
+            assert seen()[0] == 0
+            first.place()
+            now[0] += 3600  # it is being decoded
+            assert seen() == [1, math.inf]
+    assert seen() == [0, math.inf] and line.depth == 0
+
+
+def test_a_body_that_has_nearly_come_is_told_once() -> None:
+    pieces = [bytes(100_000), bytes(50_000), bytes(10_000), bytes(39_999), b"x"]
+    told: list[int] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    async def read(length: str | None) -> int:
+        limits, memory = Limits(), Memory(1 << 20)
+        return len(await read_body(receive, length, any_body(limits), limits, Holding(memory), lambda: told.append(len(pieces))))
+
+    assert asyncio.run(read("200000")) == 200_000 and told == [3]
+    pieces[:] = [bytes(10), b"x"]
+    assert asyncio.run(read(None)) == 11 and told == [3]  # nobody knows its length
 
 
 @pytest.mark.parametrize(

@@ -213,3 +213,27 @@ def test_damaged_images_never_bring_a_500_and_leave_nothing_behind(server: Serve
     assert statuses <= {200, 400, 413} and 400 in statuses, statuses
     assert server.resident_mib() - before < GROWTH_MIB
     assert server.metric("gddctl_held_bytes") == 0 and server.metric("gddctl_queue_depth") == 0
+
+
+def test_images_that_are_work_are_refused_and_hold_up_nothing(server: Server, scene: NDArray[np.uint8]) -> None:
+    jpeg, before = encoded(scene, "JPEG"), server.resident_mib()
+    padded = jpeg[:2] + b"\xff" * 900_000 + jpeg[2:]  # less than a MiB: it may come compressed
+    plain = b"P2 600 500 255\n" + b"0 " * 300_000
+    for body in (padded, plain):
+        for headers in ({}, {"Content_Encoding": "gzip"}):
+            answer = server.post(PATH, gzip.compress(body) if headers else body, **headers)
+            assert answer.status == 400 and ("more pieces" in answer.error or "PNM" in answer.error), answer.error
+    jump = encoded(Image.new("P", (100_000, 1)), "BMP")
+    jump = jump[:30] + b"\1\0\0\0" + jump[34 : 54 + 1024] + b"\x00\x02\x00\xff\x00\x01"  # a run-length BMP that skips 255 rows
+    answer = server.post(PATH, jump)
+    assert answer.status == 400 and "run-length" in answer.error
+    assert server.resident_mib() - before < GROWTH_MIB
+
+
+def test_a_compressed_image_that_grows_beyond_images_is_a_413(server: Server, scene: NDArray[np.uint8]) -> None:
+    raw = encoded(Image.new("RGB", (1000, 1000)), "BMP")  # 3 MB that compress a thousandfold
+    answer = server.post(PATH, gzip.compress(raw), Content_Encoding="gzip")
+    assert answer.status == 413 and "20 times" in answer.error
+    assert server.post(PATH, raw).status == 200
+    for image in (encoded(scene), encoded(scene, "BMP")):
+        assert server.post(PATH, gzip.compress(image), Content_Encoding="gzip").status == 200
