@@ -103,7 +103,7 @@ def test_one_that_fails_is_named_once_and_nothing_stops(make_job: MakeJob, tmp_p
     watching = Watching()
     job = make_job(tmp_path, track=("mlflow", "wandb"))
     run_job(job, watching)
-    assert [note for note in watching.said if note.startswith("warning")] == ["warning: wandb is told nothing more: nobody there"]
+    assert [note for note in watching.said if "told nothing more" in note] == ["warning: wandb is told nothing more: nobody there"]
     well, broken = opened
     assert [step for step, _ in well.told] == [2, 3, 4, 6, 6]
     assert [step for step, _ in broken.told] == [2, 3]

@@ -29,7 +29,7 @@ class CompareConfig(Section):
     holdout: HoldoutConfig = HoldoutConfig()  # with --on heldout
     neighbours: PositiveInt = 1  # images that intervals resample together; more than 1 for frames of one video, which are alike
     blocks: PositiveInt = 10  # turns each method takes when step times are measured
-    block_steps: PositiveInt = 5  # steps in a turn; before the first, as many are taken to warm up
+    block_steps: PositiveInt = 5  # steps in a turn; a turn to warm up, and the first steps after a loader starts, are left out
 
     @model_validator(mode="after")
     def _teachers_have_a_method(self) -> CompareConfig:
