@@ -16,6 +16,7 @@ from gddctl.core.config.load import load_config
 from gddctl.core.config.methods import Combined, Cwd, Kd
 from gddctl.core.config.sections import NetworkConfig
 from gddctl.core.errors import ConfigError, RunFailed
+from gddctl.core.preprocess import PreprocessSpec
 from gddctl.distill.cautions import cautions, synchronised
 from gddctl.distill.job import TrainJob
 from gddctl.distill.progress import SilentReporter
@@ -65,6 +66,39 @@ def test_choosing_weights_on_the_test_split_is_said(make_job: MakeJob, tmp_path:
     data = make_job(tmp_path).data.model_copy(update={"val_split": "test"})
     found = [cautions(make_job(tmp_path, batch_size=8, data=data, job={"keep": keep}), 1, "cpu") for keep in ("best", "last")]
     assert len(found[0]) == 1 and "that score is no test result" in found[0][0] and found[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("crop", "size", "said"),
+    [
+        (
+            (104, 136),
+            (120, 160),
+            "14.9 x 15.1 pixels in train.crop 104 x 136, and 15.0 x 16.0 in preprocess.size 120 x 160: borders drift by up to 9",
+        ),
+        (
+            (160, 208),
+            (180, 240),
+            "16.0 x 16.0 pixels in train.crop 160 x 208, and 15.0 x 16.0 in preprocess.size 180 x 240: borders drift by up to 12",
+        ),
+        ((112, 144), (128, 160), None),
+        ((100, 150), (100, 150), None),  # as badly divided, but alike
+        (
+            (512, 512),
+            (1080, 1920),
+            "16.0 x 16.0 pixels in train.crop 512 x 512, and 15.9 x 16.0 in preprocess.size 1080 x 1920: borders drift by up to 8",
+        ),
+    ],
+)
+def test_a_crop_stretched_unlike_the_whole_image_is_said(
+    make_job: MakeJob, tmp_path: Path, crop: tuple[int, int], size: tuple[int, int], said: str | None
+) -> None:
+    data = make_job(tmp_path).data.model_copy(update={"preprocess": PreprocessSpec(size=size)})
+    fields = {"batch_size": 8, "crop": crop, "data": data}
+    job = make_job(tmp_path, job={"network": NetworkConfig(output_stride=16)}, **fields)
+    found = cautions(job, 1, "cpu")
+    assert found == () if said is None else len(found) == 1 and f"at output stride 16 a cell of the logits is {said} pixels;" in found[0]
+    assert cautions(make_job(tmp_path, job={"network": NetworkConfig(arch="deeplabv3plus", output_stride=16)}, **fields), 1, "cpu") == ()
 
 
 def test_a_method_whose_term_turns_nan_is_named_and_the_last_good_state_stands(
