@@ -111,18 +111,6 @@ def class_correlation(student: Tensor, teacher: Tensor, temperature: float, labe
         return inter * temperature**2, intra * temperature**2
 
 
-def similarity_kl(student: Tensor, teacher: Tensor, student_keys: Tensor, teacher_keys: Tensor, temperature: float) -> Tensor:
-    """KL between the distributions that a pixel's similarities to the keys make, for every pixel; no factor of the temperature.
-
-    Shape: unit vectors: student (M, Cs), teacher (M, Ct), student_keys (J, Cs), teacher_keys (J, Ct) -> (M,). The student's keys get a
-    gradient; the teacher's side gets none.
-    """
-    with torch.autocast(student.device.type, enabled=False):
-        log_student = F.log_softmax(_wide(student) @ _wide(student_keys).T / temperature, dim=-1)  # (M, J)
-        log_teacher = F.log_softmax(_wide(teacher.detach()) @ _wide(teacher_keys.detach()).T / temperature, dim=-1)
-        return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(-1)
-
-
 def labelled_pixels(labels: Tensor, feature: Tensor, ignore: int = IGNORE) -> Tensor:
     """Which places of ``feature`` have a label; nearest neighbour. Shape: (B, H, W) int64, (B, C, h, w) -> (B, h, w) bool."""
     return resized_labels(labels, feature) != ignore

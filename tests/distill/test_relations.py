@@ -19,10 +19,10 @@ from gddctl.distill.losses import (
     mean_squared_error,
     pixel_kl,
     resized_labels,
-    similarity_kl,
     squared_error_per_image,
 )
 from gddctl.distill.methods.cirkd import cross_image_kl, memory_kl
+from tests.distill.plain import similarity_kl
 
 EXACT = 1e-7  # float64 through; DIST's guard against a zero denominator is 1e-8
 GUARDED = 1e-3  # the same guard, against probabilities that differ by 1e-3
@@ -223,18 +223,30 @@ def test_memory_kl_is_the_equation() -> None:
     assert memory_kl(student, teacher, keys, 0.1, torch.zeros_like(labelled)).item() == 0
 
 
-def test_computing_again_in_the_backward_pass_gives_the_plain_gradient() -> None:
-    student, teacher = (F.normalize(x, dim=1) for x in pair(2, 4, 2, 3))
+def test_gradients_formed_beside_the_loss_are_those_of_the_plain_formula() -> None:
+    student, teacher = (F.normalize(x, dim=1) for x in pair(3, 4, 2, 3))
     keys = F.normalize(pair(5, 4)[0], dim=1)
-    gradients = []
-    for plainly in (True, False):
-        leaf = student.clone().requires_grad_()
-        if plainly:
-            rows = [x.flatten(2).transpose(1, 2).flatten(0, 1) for x in (leaf, teacher)]
-            loss = similarity_kl(rows[0], rows[1], keys, keys, 0.1).mean()
-        else:
-            loss = memory_kl(leaf, teacher, keys, 0.1, torch.ones(2, 2, 3, dtype=torch.bool))
-        torch.autograd.backward(loss)
-        assert leaf.grad is not None
-        gradients.append(leaf.grad)
-    torch.testing.assert_close(gradients[0], gradients[1])
+    kept = torch.tensor([[[True, False, True]] * 2, [[True] * 3] * 2, [[False] * 3] * 2])
+
+    def memory_plainly(leaf: Tensor) -> Tensor:
+        rows = [x.flatten(2).transpose(1, 2).flatten(0, 1) for x in (leaf, teacher)]
+        return similarity_kl(rows[0], rows[1], keys, keys, 0.1)[kept.flatten()].mean()
+
+    def images_plainly(leaf: Tensor) -> Tensor:
+        own, wanted = (list(x.flatten(2).transpose(1, 2)) for x in (leaf, teacher))
+        found = [similarity_kl(own[i], wanted[i], own[j], wanted[j], 0.1)[kept[i].flatten()] for i in range(3) for j in range(3)]
+        return torch.cat(found).mean()
+
+    def memory(leaf: Tensor) -> Tensor:
+        return memory_kl(leaf, teacher, keys, 0.1, kept)
+
+    def images(leaf: Tensor) -> Tensor:
+        return cross_image_kl(leaf, teacher, 0.1, labelled=kept)
+
+    for plainly, ours in ((memory_plainly, memory), (images_plainly, images)):
+        leaf, same = student.clone().requires_grad_(), student.clone().requires_grad_()
+        expected, found = plainly(F.normalize(leaf, dim=1)), ours(F.normalize(same, dim=1))
+        torch.testing.assert_close(found, expected)
+        (first,), (second,) = torch.autograd.grad(3 * expected, leaf), torch.autograd.grad(3 * found, same)
+        torch.testing.assert_close(second, first)
+        assert first.abs().max() > 0

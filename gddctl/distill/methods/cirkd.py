@@ -10,13 +10,13 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gddctl.core.classes import IGNORE
 from gddctl.core.config.methods import Cirkd
 from gddctl.distill.class_queues import ClassQueues, gathered, random_pixels, region_means
-from gddctl.distill.losses import labelled_pixels, pixel_kl, resized_labels, similarity_kl
+from gddctl.distill.losses import labelled_pixels, pixel_kl, resized_labels
 from gddctl.distill.methods.places import LOGITS, channels_at, like
+from gddctl.distill.methods.similarities import between_images, with_memory
 from gddctl.models.protocol import Outputs
 
 
@@ -96,21 +96,16 @@ class CirkdDistiller(nn.Module):
 def cross_image_kl(student: Tensor, teacher: Tensor, temperature: float, *, pool: bool = False, labelled: Tensor | None = None) -> Tensor:
     """For every pair of images, the distribution of a pixel's similarities to all pixels of the other; KL averaged over pixels and pairs.
 
-    One pair at a time, computed again in the backward pass: a (h*w, h*w) matrix is all that is ever held.
+    One pair at a time: a few (h*w, h*w) matrices are all that is ever held.
 
     Shape: features (B, Cs, h, w), (B, Ct, h, w), labelled (B, h, w) bool or None -> (). With ``pool``, of their 2x2 averages, and labelled
     is of that size. With ``labelled``, the average is over those pixels, each compared with all of the other image; 0 where there are none.
     """
     if pool:
         student, teacher = _pooled(student), _pooled(teacher)
-    students, teachers = _rows(_unit(student)), _rows(_unit(teacher))
-    count = len(students)
-    pairs = [(i, j) for i in range(count) for j in range(count)]
-    found = torch.stack([_held_small(students[i], teachers[i], students[j], teachers[j], temperature) for i, j in pairs])  # (B*B, h*w)
-    if labelled is None:
-        return found.mean()
-    kept = labelled.flatten(1).repeat_interleave(count, 0)
-    return torch.where(kept, found, 0.0).sum() / kept.sum().clamp(min=1)
+    students, teachers = _rows(_unit(student)), _rows(_unit(teacher.detach()))
+    kept = torch.ones_like(students[..., 0], dtype=torch.bool) if labelled is None else labelled.flatten(1)
+    return between_images(students, teachers, _shares(kept, students) / len(students), temperature)
 
 
 def memory_kl(student: Tensor, teacher: Tensor, keys: Tensor, temperature: float, labelled: Tensor) -> Tensor:
@@ -118,13 +113,13 @@ def memory_kl(student: Tensor, teacher: Tensor, keys: Tensor, temperature: float
 
     Shape: both (B, Ct, h, w), unit vectors, keys (J, Ct), labelled (B, h, w) bool -> (); 0 where nothing is labelled.
     """
-    images = zip(_rows(student), _rows(teacher), strict=True)
-    found = torch.stack([_held_small(own, wanted, keys, keys, temperature) for own, wanted in images])  # (B, h*w)
-    return torch.where(labelled.flatten(1), found, 0.0).sum() / labelled.sum().clamp(min=1)
+    own, wanted = _rows(student), _rows(teacher.detach())
+    return with_memory(own, wanted, keys.to(own.dtype), _shares(labelled.flatten(1), own), temperature)
 
 
-def _held_small(*args: Tensor | float) -> Tensor:
-    return checkpoint(similarity_kl, *args, use_reentrant=False, preserve_rng_state=False)
+def _shares(kept: Tensor, like: Tensor) -> Tensor:
+    """Weights that make a sum the mean over the ``kept`` places; all 0 where there are none. Shape: (B, M) bool -> (B, M)."""
+    return kept.to(like.dtype) / kept.sum().clamp(min=1)
 
 
 def _pooled(x: Tensor) -> Tensor:
@@ -136,9 +131,9 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=1)
 
 
-def _rows(x: Tensor) -> list[Tensor]:
-    """Shape: (B, C, h, w) -> B of (h * w, C)."""
-    return list(x.flatten(2).transpose(1, 2))
+def _rows(x: Tensor) -> Tensor:
+    """Shape: (B, C, h, w) -> (B, h * w, C)."""
+    return x.flatten(2).transpose(1, 2)
 
 
 def _projector(student_channels: int, teacher_channels: int) -> nn.Sequential:
