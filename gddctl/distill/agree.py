@@ -1,9 +1,9 @@
-"""What all processes must know alike after a step: the loss terms, whether to stop, whether time is up."""
+"""What all processes must know alike: after a step its loss terms, whether to stop, whether time is up; and whether a state is broken."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,10 +29,15 @@ class Agreement:
     On CUDA the numbers of a step are looked at after the next one has been launched, so that the device never waits for the
     host; on the CPU at once. They travel to pinned memory as soon as they are there: read directly, they would come behind whatever
     has been launched since. NaN in one process is NaN in the sum, hence every process stops at the same step.
+
+    Args:
+        world: processes.
+        lag: steps that are launched before the numbers of one are looked at.
+        kept: the step of the newest checkpoint, 0 where there is none: what an error says is left.
     """
 
-    def __init__(self, world: int, lag: int) -> None:
-        self._world, self._lag = world, lag
+    def __init__(self, world: int, lag: int, kept: Callable[[], int] = lambda: 0) -> None:
+        self._world, self._lag, self._kept = world, lag, kept
         self._waiting: list[tuple[int, list[str], _Message]] = []
 
     def add(self, step: int, terms: Mapping[str, Tensor], *, stop: bool, out_of_time: bool) -> list[Verdict]:
@@ -61,11 +66,36 @@ class Agreement:
         terms = dict(zip(names, numbers[:-2], strict=True))
         for name, value in terms.items():
             if not math.isfinite(value):
-                raise RunFailed(
-                    f"step {step}: the loss term '{name}' is {value}",
-                    remedy="the last good checkpoint is kept; lower train.lr or the method's weight, or set train.clip_norm",
-                )
+                raise gone_wrong(step, f"the loss term '{name}' is {value}", kept=self._kept())
         return Verdict(step, terms, stop=numbers[-2] > 0, out_of_time=numbers[-1] > 0)
+
+
+def agreed_fault(mine: str | None, world: int, device: torch.device) -> str | None:
+    """What one process found wrong, told to all, so that they stop alike: batch statistics and queues are each process's own.
+
+    Args:
+        mine: this process's finding; None: nothing.
+        world: processes; every one of them must ask.
+        device: on which they can talk.
+
+    Returns:
+        The finding of the first process that has one; None where none has.
+    """
+    if world == 1:
+        return mine
+    found = torch.full((1,), float(mine is not None), device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    if not bool(found):
+        return None
+    findings: list[str | None] = [None] * world
+    dist.all_gather_object(findings, mine)
+    return next(finding for finding in findings if finding is not None)
+
+
+def gone_wrong(step: int, what: str, *, kept: int) -> RunFailed:
+    """The error of a training whose numbers left the finite ones at ``step``; ``kept``: the step of the newest checkpoint, 0: none."""
+    left = f"the last good checkpoint, of step {kept}, is kept" if kept else "no checkpoint was written before it"
+    return RunFailed(f"step {step}: {what}", remedy=f"{left}; lower train.lr or the method's weight, or set train.clip_norm")
 
 
 class _Message:

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 
 from gddctl.core.errors import Interrupted
 from gddctl.core.reports.assisted import BLIND_MIOU, WITH_PLANE, WITHOUT_PLANE
-from gddctl.distill.agree import Agreement, Verdict
+from gddctl.distill.agree import Agreement, Verdict, agreed_fault, gone_wrong
 from gddctl.distill.assemble import Parts
 from gddctl.distill.compiling import uncompiled
 from gddctl.distill.job import TrainJob
@@ -25,7 +25,7 @@ from gddctl.distill.progress import Reporter, StepReport
 from gddctl.distill.records import Records
 from gddctl.distill.resume import Checkpoints, Position
 from gddctl.distill.seeds import step_seed
-from gddctl.distill.snapshot import require_finite, snapshot
+from gddctl.distill.snapshot import Snapshot, not_finite, snapshot
 from gddctl.distill.step import set_lr
 from gddctl.distill.stopping import StopRequest
 from gddctl.models.protocol import Batch
@@ -57,21 +57,21 @@ class Loop:
         self._job, self._train, self._fabric, self._parts = job, job.train, fabric, parts
         self._position, self._checkpoints, self._records, self._reporter = position, checkpoints, records, reporter
         self._pace = Pace(position.sums, position.summed_steps)
-        self._agreement = Agreement(fabric.world_size, lag=1 if fabric.device.type == "cuda" else 0)
+        self._saved = position.step  # what was begun anew has no checkpoint, and stands at 0
+        self._agreement = Agreement(fabric.world_size, lag=1 if fabric.device.type == "cuda" else 0, kept=lambda: self._saved)
         self._norms: dict[int, torch.Tensor] = {}
         self._paced = paced_in(parts.distiller)
         self._before, self._began = position.seconds, time.monotonic()
         limit = self._train.time_limit
         self._ended = position.step >= self._train.iterations or (limit is not None and position.seconds >= limit)
         self._stopping = False
-        self._saved = position.step
 
     def run(self) -> None:
         """Train to the end.
 
         Raises:
             Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
-            RunFailed: NaN, or the disk is full; the last good checkpoint stands.
+            RunFailed: NaN, or the disk is full; what checkpoints there are stand.
         """
         source = self._parts.batches.run(self._position.step, self._train.iterations)
         self._parts.wrapped.train()
@@ -196,6 +196,8 @@ class Loop:
         if self._fabric.world_size > 1:
             for buffer in self._parts.shipped.buffers():  # running statistics are each process's own
                 torch.distributed.broadcast(buffer, 0)
+        # The last step's loss was finite; whether its update left the weights so, only the next step's loss would tell.
+        self._require_finite({"student" if self._parts.average is None else "average": self._parts.shipped.state_dict()})
         validator, judged, blind = self._parts.validator, self._parts.judged, None
         scores = validator.scores(judged, self._fabric.autocast(), lambda: stop.asked)
         if scores is not None and validator.noising is not None:  # a label-assisted teacher: the score above is of one that is told
@@ -231,13 +233,23 @@ class Loop:
         position.seconds = self._seconds()
         position.sums, position.summed_steps = dict(self._pace.sums), self._pace.steps
         parts = snapshot(self._parts)
-        require_finite(parts, position.step)  # in every process: all stop alike
+        self._require_finite(parts)
         if self._records is not None:
             position.scaler = dict(self._fabric.strategy.precision.state_dict())
             position.metrics_offset = self._records.settle()
             self._checkpoints.save(position, parts, self._job.identity())
         self._saved = position.step
         self._pace.pause(time.perf_counter() - began)
+
+    def _require_finite(self, state: Snapshot) -> None:
+        """Before ``state`` is judged or kept; in every process, all of which stop alike.
+
+        Raises:
+            RunFailed: names the step and a tensor that holds NaN or Inf.
+        """
+        fault = agreed_fault(not_finite(state), self._fabric.world_size, self._fabric.device)
+        if fault is not None:
+            raise gone_wrong(self._position.step, f"'{fault}' holds NaN or Inf after the update", kept=self._saved)
 
     def _settle(self) -> None:
         for verdict in self._agreement.settle():

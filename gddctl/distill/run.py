@@ -28,7 +28,7 @@ def run_job(job: TrainJob, reporter: Reporter) -> Path:
         UsageError: the folder holds another training.
         EnvironmentMissing: a tracker's package is not installed.
         DataError: the data is not fit to train on.
-        RunFailed: NaN, or the disk is full; the last good checkpoint stands.
+        RunFailed: NaN, or the disk is full; what checkpoints there are stand.
         Interrupted: stopped by the user; a checkpoint was written first.
     """
     if is_bundle(job.bundle):

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gddctl.core.errors import RunFailed
 from gddctl.distill.assemble import Parts
 from gddctl.distill.resume import Checkpoint, optimizer_tensors, restore_optimizer
 from gddctl.models.weights import load_strictly
@@ -43,16 +42,8 @@ def restore(parts: Parts, checkpoint: Checkpoint, place: str) -> None:
     restore_optimizer(parts.optimizer.optimizer, checkpoint.part("optimizer"))
 
 
-def require_finite(found: Snapshot, step: int) -> None:
-    """A state that holds NaN is not worth keeping: the checkpoint before it is.
-
-    Raises:
-        RunFailed: names the first tensor that holds NaN or Inf.
-    """
-    for part, state in found.items():
-        for name, value in state.items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise RunFailed(
-                    f"step {step}: '{part}.{name}' holds NaN or Inf after the update",
-                    remedy="the last good checkpoint is kept; lower train.lr or the method's weight, or set train.clip_norm",
-                )
+def not_finite(found: Snapshot) -> str | None:
+    """The first tensor, as ``part.name``, that holds NaN or Inf; None where all are finite: such a state alone is worth keeping."""
+    floating = {f"{part}.{name}": value for part, state in found.items() for name, value in state.items() if value.is_floating_point()}
+    fine = {name: torch.isfinite(value).all() for name, value in floating.items()}  # all are asked before the first answer is waited for
+    return next((name for name, answer in fine.items() if not bool(answer)), None)

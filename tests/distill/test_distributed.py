@@ -45,6 +45,19 @@ except GddctlError as error:
 """
 
 
+ASKING = """
+import sys
+import torch
+from gddctl.distill.agree import agreed_fault
+
+meeting, rank = sys.argv[1], int(sys.argv[2])
+torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+for mine in (None, "student.a" if rank == 1 else None):
+    print(agreed_fault(mine, 2, torch.device("cpu")))
+torch.distributed.destroy_process_group()
+"""
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_each_process_draws_noise_of_its_own(rank: int) -> None:
     fabric = SimpleNamespace(global_rank=rank, device=torch.device("cpu"))
@@ -143,6 +156,20 @@ def test_two_processes_train_and_leave_one_bundle(two: Callable[..., TrainJob]) 
     records = [json.loads(line) for line in (job.out / "metrics.jsonl").read_text().splitlines()]
     assert len(records) == 3 + 2  # one process writes: three reports and two validations
     assert gone(job, 5)
+
+
+def test_weights_that_broke_stop_every_process_before_they_are_kept(two: Callable[..., TrainJob]) -> None:
+    job = two(lr=1e39, iterations=2, val_every=1)  # beyond float32: the update overflows
+    with pytest.raises(RunFailed, match=r"step 1: 'student\..*' holds NaN or Inf after the update; no checkpoint was written"):
+        run_job(job, SilentReporter())
+    assert not list(job.checkpoints.glob("best-*"))
+    assert gone(job, 5)
+
+
+def test_what_one_process_finds_all_are_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ASKING, str(tmp_path / "meeting")]
+    asked = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True, cwd=tmp_path) for rank in range(2)]
+    assert [process.communicate(timeout=PATIENCE)[0].split() for process in asked] == [["None", "student.a"]] * 2
 
 
 @pytest.mark.slow

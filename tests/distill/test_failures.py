@@ -17,19 +17,21 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from gddctl.core.config.methods import Gdd
+from gddctl.core.config.methods import Cwd, Gdd
 from gddctl.core.config.sections import DataConfig, TrainConfig
 from gddctl.core.errors import ConfigError, DataError, EnvironmentMissing, RunFailed
 from gddctl.core.preprocess import PreprocessSpec
 from gddctl.data.open import open_dataset
 from gddctl.distill.agree import Agreement
+from gddctl.distill.assemble import Parts
 from gddctl.distill.job import TrainJob
+from gddctl.distill.loop import Loop
 from gddctl.distill.places import make_fabric, pick_device
 from gddctl.distill.prepare import DATA_FILE, prepare
 from gddctl.distill.progress import SilentReporter
 from gddctl.distill.resume import Checkpoints
 from gddctl.distill.run import run_job
-from gddctl.distill.snapshot import require_finite
+from gddctl.distill.snapshot import Snapshot, not_finite
 from tests.distill.conftest import At
 
 MakeJob = Callable[..., TrainJob]
@@ -79,10 +81,67 @@ def test_a_method_that_explodes_is_named_though_its_own_numbers_are_logged_first
     assert rows and all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
 
 
-def test_weights_that_are_nan_are_never_saved() -> None:
-    require_finite({"student": {"a": torch.ones(2), "n": torch.tensor(3)}}, 1)
-    with pytest.raises(RunFailed, match=r"step 1: 'student\.a' holds NaN"):
-        require_finite({"student": {"a": torch.tensor([1.0, float("inf")])}}, 1)
+def test_a_tensor_that_is_not_finite_is_found_by_name() -> None:
+    fine: Snapshot = {"student": {"a": torch.ones(2), "n": torch.tensor(3)}}
+    assert not_finite(fine) is None
+    for wrong in (float("nan"), float("inf"), float("-inf")):
+        assert not_finite({**fine, "distiller": {"b": torch.ones(2), "c": torch.tensor([1.0, wrong])}}) == "distiller.c"
+
+
+def saved(job: TrainJob) -> list[str]:
+    """What stands among the checkpoints."""
+    return sorted(path.name for path in job.checkpoints.glob("*-*"))
+
+
+@pytest.mark.parametrize("average", [None, 0.5])
+def test_a_finite_loss_that_leaves_broken_weights_stops_at_the_validation(
+    make_job: MakeJob, tmp_path: Path, teacher_bundle: Path, average: float | None
+) -> None:
+    """They are neither judged nor kept as the best; before, only the loss of the next step told."""
+    fields = {"method": Cwd(place="head", weight=1e38), "teacher": teacher_bundle}
+    job = make_job(tmp_path, role="student", job=fields, iterations=2, val_every=1, log_every=1, ema=average)
+    part = "student" if average is None else "average"
+    with pytest.raises(RunFailed, match=rf"step 1: '{part}\..*' holds NaN or Inf after the update; no checkpoint was written") as caught:
+        run_job(job, SilentReporter())
+    assert caught.value.exit_code == 6
+    assert "last good" not in str(caught.value) and "lower train.lr" in str(caught.value)
+    assert saved(job) == []
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1] and math.isfinite(rows[0]["cwd"]) and "miou" not in rows[0]
+
+
+def test_the_remedy_names_the_checkpoint_that_there_is(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(tmp_path, val_every=3, checkpoint_every=2)
+    parts: list[Parts] = []
+
+    def spoil() -> None:
+        with torch.no_grad():
+            next(parts[0].student.parameters()).fill_(float("nan"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "_require_finite", _heard(Loop._require_finite, parts))
+        with pytest.raises(RunFailed, match=r"step 3: 'student\..*; the last good checkpoint, of step 2, is kept; lower"):
+            run_job(job, At(3, spoil))
+    assert saved(job) == ["step-00000002"]
+    run_job(job, SilentReporter())  # what was kept can be gone on with
+    kept = Checkpoints(job.checkpoints).latest(print)
+    assert kept is not None and kept.position.step == 6
+
+
+def _heard(check: Callable[[Loop, Snapshot], None], parts: list[Parts]) -> Callable[[Loop, Snapshot], None]:
+    def heard(loop: Loop, state: Snapshot) -> None:
+        parts.append(loop._parts)
+        check(loop, state)
+
+    return heard
+
+
+def test_what_an_error_says_is_left() -> None:
+    agreement = Agreement(world=1, lag=0, kept=lambda: 40)
+    with pytest.raises(RunFailed, match="step 41: the loss term 'ce' is inf; the last good checkpoint, of step 40, is kept"):
+        agreement.add(41, {"ce": torch.tensor(float("inf"))}, stop=False, out_of_time=False)
+    with pytest.raises(RunFailed, match="is inf; no checkpoint was written before it; lower"):
+        Agreement(world=1, lag=0).add(1, {"ce": torch.tensor(float("inf"))}, stop=False, out_of_time=False)
 
 
 def test_with_a_lag_the_verdict_comes_one_step_later() -> None:
