@@ -100,6 +100,8 @@ def assemble(job: TrainJob, fabric: Fabric, preparation: Preparation, note: Call
     student = build(job.network, len(classes), aux=train.aux_weight > 0 and job.quantize is None)
     init_sha256 = load_into(student, job.init).weights_sha256 if job.init is not None else None
     opened = _teacher(job, classes, device)
+    if opened is not None and opened.matched:
+        note(opened.matched)
     distiller, read = _distiller(job, student, None if opened is None else opened.teacher)
     if opened is not None and job.cache_teacher != "none":
         seen, precision = len(preparation.train), partial(_as_called, job, fabric)

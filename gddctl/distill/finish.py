@@ -106,7 +106,7 @@ def card_of(job: TrainJob, parts: Parts, position: Position, world: int) -> Card
             init_weights_sha256=parts.init_sha256,
             method_parameters=None if parts.distiller is None else _trained(parts.distiller),
         ),
-        teacher=None if parts.opened is None else as_teacher(parts.opened.card),
+        teacher=None if parts.opened is None else as_teacher(parts.opened.card, parts.opened.dropped),
         gddctl_version=gddctl.__version__,
     )
 

@@ -31,6 +31,7 @@ class TrainJob(Section):
     seed: NonNegativeInt = 0
     method: Method | None = None  # None and NoMethod: labels only
     teacher: Path | None = None  # bundle
+    drop_classes: bool = False  # leave out classes that only the teacher has, instead of refusing it
     init: Path | None = None  # bundle to start from
     quantize: QuantizeConfig | None = None  # train through the INT8 graph; needs init
     teacher_precision: TeacherPrecision = "same"
@@ -101,6 +102,8 @@ class TrainJob(Section):
             settings.pop("quantize")  # checkpoints from before there was such a key are still the same training
         if self.keep == "best":
             settings.pop("keep")
+        if not self.drop_classes:
+            settings.pop("drop_classes")
         for key, default in (("kind", "network"), ("noising", None), ("smoothing", None)):
             if settings[key] == default:
                 settings.pop(key)

@@ -194,6 +194,7 @@ def _recipe(opened: Opened, job: TrainJob, places: frozenset[str], device: torch
     """All that an answer depends on besides the image's bytes."""
     return {
         "weights": opened.card.weights_sha256,
+        **({} if opened.order is None else {"order": opened.order}),  # kept answers are of the dataset's classes
         "precision": job.train.precision if job.teacher_precision == "same" else job.teacher_precision,
         "compiled": job.train.compile,
         "channels_last": job.train.channels_last,

@@ -11,7 +11,8 @@ from typing_extensions import assert_never
 
 from gddctl.core.artifact.card import Card
 from gddctl.core.artifact.card_io import read_card
-from gddctl.core.classes import ClassTable, require_same_classes
+from gddctl.core.artifact.teaching import class_order, left_out
+from gddctl.core.classes import ClassTable
 from gddctl.core.config.label_assisted import NoisingConfig
 from gddctl.core.errors import ArtifactError, ConfigError
 from gddctl.distill.job import TrainJob
@@ -45,6 +46,20 @@ class Opened:
     teacher: Teaching
     card: Card
     noising: NoisingConfig | None  # how its labels are noised; None: it reads none, or them as they are
+    order: tuple[int, ...] | None = None  # channel of its own logits by class of the dataset; None: as they are
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Its classes that the dataset lacks: nothing of them is in its answers."""
+        return left_out(self.card, self.order)
+
+    @property
+    def matched(self) -> str:
+        """What was done to its classes, in words; empty where nothing was."""
+        if self.order is None:
+            return ""
+        dropped = f"; left out: {', '.join(self.dropped)}" if self.dropped else ""
+        return f"the teacher's {len(self.card.classes)} classes are taken by name, in the dataset's order{dropped}"
 
 
 def open_teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> Opened | None:
@@ -58,7 +73,7 @@ def open_teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> Op
     if not job.distils or job.teacher is None:
         return None
     card = read_card(job.teacher)
-    require_same_classes(card.classes, classes, who=f"teacher {job.teacher}")
+    order = class_order(card, classes, who=f"teacher {job.teacher}", drop=job.drop_classes)
     if job.noising is not None and card.kind != "label_assisted":
         raise ConfigError(
             f"teacher.kind is 'label_assisted', but {job.teacher} is of kind '{card.kind}'",
@@ -67,7 +82,7 @@ def open_teacher(job: TrainJob, classes: ClassTable, device: torch.device) -> Op
     match card.kind:
         case "network":
             network, _ = load_network(job.teacher)
-            return Opened(FrozenTeacher(_laid_out(network, job), _renormalise(job, card)).to(device), card, None)
+            return Opened(FrozenTeacher(_laid_out(network, job), _renormalise(job, card), order).to(device), card, None, order)
         case "label_assisted":
             model, _ = load_bundle(job.teacher)
             noising = teaching_noise(card, job)

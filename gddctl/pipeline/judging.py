@@ -21,6 +21,7 @@ from gddctl.pipeline.judged import Judged
 from gddctl.pipeline.label_teachers import evaluate_teacher, sees_label
 from gddctl.pipeline.ladder import climb
 from gddctl.pipeline.ladder_members import find_ladder, member_of
+from gddctl.pipeline.teachers import open_teacher_on
 from gddctl.prove.evaluate import evaluate
 from gddctl.prove.gates import gate_of, limits_of_pair
 from gddctl.prove.parity import parity
@@ -62,11 +63,28 @@ def evaluate_path(
 
 
 def evaluate_on(model: Path, data: DataConfig, *, split: str) -> EvalReport:
-    """Accuracy of the model at ``model`` on ``split`` of ``data``; of a teacher that sees the label, with and without it."""
-    if sees_label(model):
-        return evaluate_teacher(model, data, split=split)
+    """Accuracy of the model at ``model`` on ``split`` of ``data``."""
     with open_runtime(model) as runtime:
         return evaluate(runtime, open_usable(data, split), split=split, progress=counter(f"evaluate {model.name}"))
+
+
+def evaluate_teacher_on(
+    bundle: Path,
+    data: DataConfig,
+    *,
+    split: str,
+    drop_classes: bool = False,
+    device: Device = "cpu",
+    threads: int | None = None,
+    batch: int = 1,
+    views: Views = ONCE,
+) -> EvalReport:
+    """Accuracy of a teacher on the classes of ``data``, as it teaches them; one that sees the label is shown whole images alone."""
+    if sees_label(bundle):
+        return evaluate_teacher(bundle, data, split=split, device=device, threads=threads)
+    dataset = open_usable(data, split)
+    with open_teacher_on(bundle, dataset.classes, drop=drop_classes, device=device, threads=threads) as runtime:
+        return evaluate(runtime, dataset, split=split, batch=batch, views=views, progress=counter(f"evaluate {bundle.name}"))
 
 
 def parity_of_paths(

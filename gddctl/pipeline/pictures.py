@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gddctl.core.artifact.card import is_bundle
 from gddctl.core.config.sections import DataConfig
 from gddctl.core.errors import RunFailed
 from gddctl.core.files import write_bytes, write_json
@@ -16,6 +17,7 @@ from gddctl.core.reports.pictures import PICTURES_NAME, Layer, Pictures, Scene
 from gddctl.data.dataset import Sample
 from gddctl.pipeline.datasets import open_usable
 from gddctl.pipeline.label_teachers import draw_with_label, sees_label
+from gddctl.pipeline.teachers import open_teacher_on
 from gddctl.prove.layers import Drawn, draw_layers
 from gddctl.prove.overlay import Palette, overlay_strip
 from gddctl.prove.predict import predict_masks
@@ -27,11 +29,18 @@ FORM = 2  # raise it when the same models would be drawn otherwise: older runs a
 
 
 def draw(
-    folder: Path, data: DataConfig, models: Mapping[str, Path], count: int = COUNT, changes: Sequence[tuple[str, str]] = ()
+    folder: Path,
+    data: DataConfig,
+    models: Mapping[str, Path],
+    count: int = COUNT,
+    changes: Sequence[tuple[str, str]] = (),
+    *,
+    drop_classes: bool = False,
 ) -> list[Path]:
     """Write ``folder/pictures/NN-NAME.png``, its layers and their index for ``count`` validation images; ``models`` by title, in order.
 
-    ``changes`` are pairs of titles: where the second model answers otherwise than the first is a layer too.
+    ``changes`` are pairs of titles: where the second model answers otherwise than the first is a layer too. The classes of a bundle are
+    found by name, as a teacher's are when it teaches; ``drop_classes`` leaves out those that the dataset lacks.
     """
     dataset = open_usable(data, data.val_split)
     indices = chosen_images(dataset, count)
@@ -42,7 +51,7 @@ def draw(
             for mask, row in zip(draw_with_label(path, list(zip(indices, samples, strict=True))), masks, strict=True):
                 row.append((f"{title} {WITH_PLANE}", mask))
             continue
-        with open_runtime(path) as runtime:
+        with open_teacher_on(path, dataset.classes, drop=drop_classes) if is_bundle(path) else open_runtime(path) as runtime:
             for sample, row in zip(samples, masks, strict=True):
                 row.append((title, predict_masks(runtime, [sample.image])[0]))
     written, scenes = [], []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gddctl.core.artifact.card import Role
 from gddctl.core.artifact.card_io import read_card, require_plain, require_weights
+from gddctl.core.artifact.teaching import class_order
 from gddctl.core.classes import ClassTable, require_same_classes
 from gddctl.core.config.sections import NetworkConfig, RunConfig
 from gddctl.core.errors import UsageError
@@ -19,7 +20,7 @@ def look_ahead(config: RunConfig, roles: tuple[Role, ...]) -> None:
     Raises:
         UsageError: a folder or file is not there.
         DataError: a split is empty, or lacks more files than ``data.skip_bad``.
-        ArtifactError: a bundle is damaged, or its classes are not the dataset's.
+        ArtifactError: a bundle is damaged, or of other classes than the dataset's.
         ConfigError: the teacher's answers are to be kept where no training crop comes twice.
         EnvironmentMissing: a tracker's package is not installed, or there is no compiler for train.compile.
     """
@@ -33,7 +34,7 @@ def look_ahead(config: RunConfig, roles: tuple[Role, ...]) -> None:
         if "teacher" in roles:
             _require_weights(config.teacher, "teacher")
     elif "teacher" in roles or (roles == ("student",) and config.distill.method.kind != "none"):
-        require_fitting_bundle(config.teacher.bundle, train.classes)
+        require_teaching_bundle(config.teacher.bundle, train.classes, drop=config.teacher.drop_classes)
     if set(roles) & {"baseline", "student"}:
         _require_weights(config.student, "student")
         if config.student.init is not None:
@@ -54,6 +55,18 @@ def _require_extras(config: RunConfig, roles: tuple[Role, ...]) -> None:
         from gddctl.distill.teacher_cache import require_repeating
 
         require_repeating(config.train, config.data.preprocess.size)
+
+
+def require_teaching_bundle(folder: Path, classes: ClassTable, *, drop: bool) -> None:
+    """Refuse a teacher's bundle that is damaged, or whose classes do not match ``classes``; see :func:`class_order`.
+
+    Raises:
+        UsageError: no such folder.
+        ArtifactError: as said; the message lists both.
+    """
+    card = read_card(folder)
+    require_weights(folder, card)
+    class_order(card, classes, who=f"teacher {folder}", drop=drop)
 
 
 def require_fitting_bundle(folder: Path, classes: ClassTable) -> None:

@@ -54,7 +54,7 @@ def resolve(config: Path | None, overrides: Sequence[str], flags: Flags | None =
     if config is None and flags.teacher is not None and external_at(flags.teacher) is None:
         base = merge(base or {}, {"data": {"preprocess": read_card(flags.teacher).preprocess.model_dump(mode="json")}})
     # What the file says of its own teacher (classes, mean, licence) is nothing that holds for the flag's, though they be of one kind.
-    instead = {"teacher": {"external": None}} if flags.teacher is not None else None
+    instead = {"teacher": {"external": None, "drop_classes": False}} if flags.teacher is not None else None
     return load_config(config, overrides, base=base, over=_flag_settings(flags), instead=instead)
 
 

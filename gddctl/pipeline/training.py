@@ -72,6 +72,7 @@ def job_of(config: RunConfig, folder: Path, role: Role) -> TrainJob:
         train=config.train,
         method=method,
         teacher=teacher_of(config, folder) if distils else None,
+        drop_classes=distils and config.teacher.drop_classes,
         noising=config.teacher.noising if distils and config.teacher.kind == "label_assisted" else None,
         init=config.student.init,
         quantize=config.distill.quantize if role == "student" else None,

@@ -41,3 +41,5 @@ def test_more_classes_than_the_dataset_are_dropped_on_demand_alone() -> None:
 def test_two_names_that_are_the_same_are_no_match() -> None:
     with pytest.raises(ArtifactError, match="Traffic Light, traffic_light"):
         match_classes(("Traffic Light", "traffic_light", "sky"), ("sky", "trafficlight"), who="t")
+    with pytest.raises(ArtifactError, match="the dataset: class names that are the same.*: car, Car"):
+        match_classes(("car", "sky"), ("car", "sky", "Car"), who="t")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt, SerializerFunctionWrapHandler, model_serializer
 
 from gddctl.core.artifact.network import AnyNetwork
 from gddctl.core.classes import ClassTable
 from gddctl.core.config.label_assisted import NoisingConfig, SmoothingConfig, TeacherKind
 from gddctl.core.config.sections import DataConfig, Int8Target
 from gddctl.core.preprocess import PreprocessSpec
-from gddctl.core.section import Section
+from gddctl.core.section import Section, without_younger
 
 CARD_NAME = "card.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -77,6 +77,11 @@ class TeacherRecord(Section):
     source: Literal["gddctl", "smp", "torchvision", "transformers", "mmseg"]  # whose checkpoint it was
     licence: str  # "unknown" where nobody said
     sha256: str  # of the imported file; of one of ours: of its weights
+    dropped: tuple[str, ...] = ()  # its classes that the student's dataset lacks
+
+    @model_serializer(mode="wrap")
+    def _plain_without_extras(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_younger(self, handler(self), ("dropped",))
 
 
 class Card(Section):
@@ -105,11 +110,14 @@ class Card(Section):
     gddctl_version: str
 
 
-def as_teacher(card: Card) -> TeacherRecord:
-    """What the student's card says of the teacher with this ``card``."""
+def as_teacher(card: Card, dropped: tuple[str, ...] = ()) -> TeacherRecord:
+    """What the student's card says of the teacher with this ``card``, of whose classes ``dropped`` were left out of its answers."""
     if card.origin is None:
-        return TeacherRecord(name=card.name, source="gddctl", licence=card.licence, sha256=card.weights_sha256)
-    return TeacherRecord(name=card.origin.file, source=card.origin.kind, licence=card.licence, sha256=card.origin.sha256)
+        return TeacherRecord(name=card.name, source="gddctl", licence=card.licence, sha256=card.weights_sha256, dropped=dropped)
+    origin = card.origin
+    return TeacherRecord(
+        name=origin.file, source=origin.kind, licence=card.licence, sha256=origin.sha256, dropped=(*origin.dropped, *dropped)
+    )
 
 
 def is_bundle(path: Path) -> bool:

@@ -88,6 +88,7 @@ class TeacherConfig(NetworkConfig):
     kind: TeacherKind = "network"
     encoder: str = "resnet50"  # the published label-assisted teacher is as large as its student: set it
     bundle: Path | None = None  # a finished teacher bundle; then nothing is trained
+    drop_classes: bool = False  # of a bundle: leave out its classes that the dataset lacks, instead of refusing it
     external: External | None = None  # a checkpoint of another library: imported as a bundle; then nothing is trained
     iterations: PositiveInt | None = None  # null: train.iterations
     time_limit: PositiveFloat | None = None  # seconds; null: train.time_limit
@@ -98,6 +99,8 @@ class TeacherConfig(NetworkConfig):
     def _comes_from_one_place(self) -> TeacherConfig:
         if self.external is not None and (self.bundle is not None or self.kind != "network"):
             raise ValueError("'external' brings a network from elsewhere: expected no 'bundle' and no 'kind' beside it")
+        if self.external is not None and self.drop_classes:
+            raise ValueError("'drop_classes' is of a bundle; of what 'external' brings it is external.drop_classes")
         return self
 
     @model_validator(mode="after")
@@ -117,7 +120,8 @@ class TeacherConfig(NetworkConfig):
         found: dict[str, Any] = serialise(self)
         unused = {"network": ("kind", "noising", "smoothing"), "label_assisted": ("smoothing",), "smoothed_labels": ("noising",)}
         imported = () if self.external is not None else ("external",)
-        return {key: value for key, value in found.items() if key not in (*unused[self.kind], *imported)}
+        younger = () if self.drop_classes else ("drop_classes",)
+        return {key: value for key, value in found.items() if key not in (*unused[self.kind], *imported, *younger)}
 
 
 class StudentConfig(NetworkConfig):
