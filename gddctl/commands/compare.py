@@ -50,7 +50,7 @@ def compare(
     output = Output(json=json, verbose=verbose, quiet=quiet)
     from gddctl.core.errors import RunFailed
     from gddctl.core.reports.comparison_table import method_table
-    from gddctl.core.reports.comparison_words import verdicts
+    from gddctl.core.reports.comparison_words import measured, verdicts
     from gddctl.pipeline.compare.compare import compare as compare_all
     from gddctl.pipeline.compare.compare import requested
     from gddctl.pipeline.settings import refuse_torchrun, resolve
@@ -77,6 +77,11 @@ def compare(
     ceiling = saturation(comparison)
     for sentence in (*verdicts(comparison), *([ceiling.sentence] if ceiling is not None else [])):
         output.say(sentence)
+    output.say()
+    for what, how in measured(comparison):
+        output.say(f"{what}: {how}")
+    for note in comparison.notes:
+        output.say(f"note: {note}")
     output.say(f"\n{result.json}\n{result.page}")
     output.done(
         {"out": str(request.out), "page": str(result.page), "comparison": comparison.to_json()},

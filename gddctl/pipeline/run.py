@@ -19,7 +19,7 @@ from gddctl.core.config.sections import RunConfig
 from gddctl.core.digest import sha256_file
 from gddctl.core.files import atomic_folder, write_json
 from gddctl.core.lazy import require
-from gddctl.core.reports.evaluation import EVAL_SCHEMA
+from gddctl.core.reports.evaluation import EVAL_SCHEMA, EvalReport
 from gddctl.core.workspace import belongs, hold, is_run
 from gddctl.pipeline import folder as folders
 from gddctl.pipeline.benching import bench_into
@@ -28,7 +28,7 @@ from gddctl.pipeline.export_plan import export_names
 from gddctl.pipeline.exporting import Order, export_bundle
 from gddctl.pipeline.folder import Stage
 from gddctl.pipeline.importing import files_beside, import_teacher, sha256_of
-from gddctl.pipeline.judging import evaluate_on, ladder_of_run
+from gddctl.pipeline.judging import evaluate_on, evaluate_teacher_on, ladder_of_run
 from gddctl.pipeline.pictures import FORM, draw
 from gddctl.pipeline.preflight import look_ahead
 from gddctl.pipeline.summary import Summary, summarise
@@ -188,10 +188,16 @@ def _evaluate(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
     models: dict[str, Path] = {role: out / role for role in ROLES}
     models |= {f"student-{label}": path for label, path in _artifacts(config, out).items()}
 
+    def score(name: str, path: Path) -> EvalReport:
+        split = config.data.val_split
+        if name == "teacher":
+            return evaluate_teacher_on(path, config.data, split=split, drop_classes=config.teacher.drop_classes)
+        return evaluate_on(path, config.data, split=split)
+
     def work() -> None:
         reports = {}
         for name, path in models.items():
-            reports[name] = evaluate_on(path, config.data, split=config.data.val_split)
+            reports[name] = score(name, path)
             condition = reports[name].condition and f" {reports[name].condition}"
             log.info("evaluate: %-32s mIoU %6.2f %%%s", name, 100 * reports[name].miou, condition)
         write_json(out / "eval.json", {"schema": EVAL_SCHEMA, "models": {name: report.to_json() for name, report in reports.items()}})
@@ -235,7 +241,12 @@ def _pictures(config: RunConfig, out: Path, settings: dict[str, Any]) -> Stage:
         models["student INT8"] = int8[0]
     changes = [("student", "student INT8")] if int8 else []
     inputs = {"models": {title: identity_of(path) for title, path in models.items()}, "data": settings["data"], "form": FORM}
-    return Stage("pictures", _WHAT["pictures"], inputs, ("pictures",), lambda: _ignore(draw(out, config.data, models, changes=changes)))
+    drop = config.teacher.drop_classes
+
+    def work() -> None:
+        draw(out, config.data, models, changes=changes, drop_classes=drop)
+
+    return Stage("pictures", _WHAT["pictures"], inputs, ("pictures",), work)
 
 
 def _ignore(_: object) -> None:

@@ -12,10 +12,9 @@ from gddctl.core.errors import DataError
 from gddctl.core.reports.evaluation import EvalReport
 from gddctl.data.dataset import Sample, SegDataset
 from gddctl.data.score import ConfusionMatrix
-from gddctl.prove.predict import predict_masks
 from gddctl.prove.progress import Progress
 from gddctl.prove.subject import chosen_images, label_of
-from gddctl.prove.views import ONCE, Views, mask_by_views, require_logits
+from gddctl.prove.views import ONCE, Views, masks_by_views, require_logits
 from gddctl.runtime.protocol import Runtime
 
 
@@ -54,11 +53,7 @@ def evaluate(
     confusion = ConfusionMatrix(len(dataset.classes))
     for start in range(0, len(indices), batch):
         samples = [dataset[index] for index in indices[start : start + batch]]
-        images = [sample.image for sample in samples]
-        if views.once:
-            masks = predict_masks(runtime, images)
-        else:
-            masks = [mask_by_views(runtime, image, views, batch=batch) for image in images]
+        masks = masks_by_views(runtime, [sample.image for sample in samples], views, batch=batch)
         for sample, mask in zip(samples, masks, strict=True):
             confusion.update(mask, checked_label(sample))
         if progress is not None:

@@ -57,20 +57,6 @@ def lower_bound(new: Sequence[float], old: Sequence[float], level: float) -> flo
     return ratios[shown - 1] if shown else None
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjustment: with these below a level, the chance of any false one among them is below it.
-
-    >>> holm([0.01, 0.04])
-    [0.02, 0.04]
-    """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
 def _ways(ranks: NDArray[np.int64], count: int, largest_sum: int) -> NDArray[np.float64]:
     """How many ways to choose ``count`` of the (N,) doubled ranks have the sum s: (largest_sum + 1,).
 

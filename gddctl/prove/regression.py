@@ -13,9 +13,10 @@ import numpy as np
 
 from gddctl.core.config.bench import BenchConfig
 from gddctl.core.errors import UsageError
+from gddctl.core.holm import holm
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
 from gddctl.core.reports.regression import GONE, LEVEL, Finding, Regression
-from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, smallest_p
+from gddctl.prove.rank_test import lower_bound, p_larger, pair_ratios, smallest_p
 from gddctl.runtime.gpu_facts import NOT_KNOWN
 
 MOST_ROUNDS = 60  # that a remedy proposes

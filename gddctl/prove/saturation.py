@@ -45,7 +45,8 @@ class Saturation:
     def sentence(self) -> str:
         """The answer with its numbers."""
         pair, limit = self.pair, f"{self.limit_points:g} points"
-        shown = f" (95 % interval {interval(pair)}, {len(pair.seeds)} seeds)" if interval(pair) else ""
+        seeds = "one seed" if len(pair.seeds) == 1 else f"{len(pair.seeds)} seeds"
+        shown = f" (95 % interval {interval(pair)}, {seeds})" if interval(pair) else ""
         span = f"from {pair.second.iterations} to {pair.first.iterations} iterations"
         gain = f"{pair.first.method} gained {figure(pair.difference_points)} points {span}{shown}"
         match self.verdict:

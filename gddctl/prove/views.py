@@ -7,18 +7,19 @@ of each row and column pushed back to the image's edge; where they overlap, thei
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gddctl.core.artifact.info import ModelInfo
+from gddctl.core.config.compare import ViewsConfig
 from gddctl.core.errors import UsageError
+from gddctl.core.views import listed, windowless_scales, wrong_scales
 from gddctl.data.preprocess import Geometry, add_logits, fit, normalise, pad_image, restore_logits, scale_image
-from gddctl.prove.predict import require_finite
+from gddctl.prove.predict import predict_masks, require_finite
 from gddctl.runtime.protocol import Runtime
-
-_LARGEST_SCALE = 8.0
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,10 @@ class Views:
     window: bool = False
 
     def __post_init__(self) -> None:
-        example = "for example --scales 0.75,1,1.25 --window"
-        wrong = [scale for scale in self.scales if not (math.isfinite(scale) and 0 < scale <= _LARGEST_SCALE)]
-        if wrong or not self.scales:
-            raise UsageError(f"scales {_listed(self.scales)}: expected factors above 0 and up to {_LARGEST_SCALE:g}", remedy=example)
-        if len(set(self.scales)) < len(self.scales):
-            raise UsageError(f"scales {_listed(self.scales)}: one stands twice", remedy=example)
-        if self.scales != (1.0,) and not self.window:
-            raise UsageError(
-                f"scales {_listed(self.scales)} without a window: the graph takes one input size, to which every whole image is resized",
-                remedy="add --window, which scales the image and slides the graph's input over it",
-            )
+        if wrong := wrong_scales(self.scales):
+            raise UsageError(wrong, remedy="for example --scales 0.75,1,1.25 --window")
+        if wrong := windowless_scales(self.scales, window=self.window):
+            raise UsageError(wrong, remedy="add --window, which scales the image and slides the graph's input over it")
 
     @property
     def once(self) -> bool:
@@ -64,11 +58,16 @@ class Views:
         else:
             stride = stride_of(spec.size[0]), stride_of(spec.size[1])
             shown = [f"sliding window {_by(spec.size)} with stride {_by(stride)} over the image"]
-        single = "single scale" if self.scales == (1.0,) else f"image scaled by {_listed(self.scales)} ({spec.interpolation})"
+        single = "single scale" if self.scales == (1.0,) else f"image scaled by {listed(self.scales)} ({spec.interpolation})"
         return [single, *shown]
 
 
 ONCE = Views()
+
+
+def views_of(settings: ViewsConfig) -> Views:
+    """What ``compare.views`` says."""
+    return Views(flip=settings.flip, scales=settings.scales, window=settings.window)
 
 
 def require_logits(views: Views, info: ModelInfo) -> None:
@@ -82,6 +81,23 @@ def require_logits(views: Views, info: ModelInfo) -> None:
             f"model '{info.name}' is a deploy graph: it answers with class ids, and flip, scales and window average logits",
             remedy="evaluate the logits file that it was made from, or leave these options out",
         )
+
+
+def masks_by_views(runtime: Runtime, images: Sequence[NDArray[np.uint8]], views: Views, *, batch: int) -> list[NDArray[np.uint8]]:
+    """Class maps of some images, each (H, W, 3) uint8 RGB and its map (H, W) of a size of its own.
+
+    Args:
+        runtime: a logits graph, unless the views are the whole image once.
+        images: shown whole, they are one call of the runtime; seen by windows or mirrored, each is by itself.
+        views: what to show of them.
+        batch: windows of one image per call of the runtime.
+
+    Raises:
+        ArtifactError: the model answers with NaN, Inf or unknown classes.
+    """
+    if views.once:
+        return predict_masks(runtime, images)
+    return [mask_by_views(runtime, image, views, batch=batch) for image in images]
 
 
 def mask_by_views(runtime: Runtime, image: NDArray[np.uint8], views: Views, *, batch: int = 1) -> NDArray[np.uint8]:
@@ -179,10 +195,6 @@ def _share(starts: list[int], side: int, length: int) -> NDArray[np.float32]:
     for start in starts:
         covered[start : start + side] += 1
     return np.reciprocal(covered)
-
-
-def _listed(scales: tuple[float, ...]) -> str:
-    return "+".join(f"{scale:g}" for scale in scales)
 
 
 def _by(size: tuple[int, int]) -> str:

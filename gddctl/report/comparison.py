@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +10,12 @@ from gddctl.core.errors import UsageError
 from gddctl.core.files import read_as, write_text
 from gddctl.core.reports.comparison import COMPARISON_NAME, Comparison
 from gddctl.core.reports.comparison_table import Table, method_table, pair_table
-from gddctl.core.reports.comparison_words import verdicts
+from gddctl.core.reports.comparison_words import measured, verdicts
 from gddctl.prove.saturation import saturation
 from gddctl.report.comparison_figures import curve_figure, forest_figure, marks_of
 from gddctl.report.provenance import Made, made_of_folder
 from gddctl.report.template import fill
-from gddctl.report.wording import MISSING, duration
+from gddctl.report.wording import MISSING
 
 PAGE_NAME = "comparison.html"
 
@@ -77,7 +76,7 @@ def comparison_view(comparison: Comparison) -> ComparisonView:
         forest=forest_figure(comparison),
         over_iterations=curve_figure(comparison, "iterations"),
         over_seconds=curve_figure(comparison, "seconds"),
-        method=tuple(_how(comparison)),
+        method=tuple(measured(comparison)),
         notes=tuple(map(typeset, comparison.notes)),
     )
 
@@ -94,26 +93,3 @@ def typeset(words: str) -> str:
 
 def _typeset_table(table: Table) -> Table:
     return Table(table.columns, tuple(tuple(MISSING if cell == "-" else typeset(cell) for cell in row) for row in table.rows))
-
-
-def _how(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    yield "scored", f"{comparison.protocol}, on {comparison.images or 'an unknown number of'} images ({comparison.split})"
-    bootstrap = comparison.bootstrap
-    drawn = f"95 %, {bootstrap.name}, {bootstrap.draws:,} draws from seed {bootstrap.seed}"
-    alone = "; images count as independent, which frames of one video are not" if bootstrap.neighbours == 1 else ""
-    yield "intervals", drawn + alone
-    yield (
-        "several comparisons",
-        (
-            "Holm's method over each kind of pair apart: all methods against none, all pairs of methods, all pairs of equal seconds, "
-            "all pairs of lengths of one method"
-        ),
-    )
-    if comparison.teacher is not None:
-        yield "teacher", f"{comparison.teacher.name}, its own training: {duration(comparison.teacher.seconds)}"
-    if comparison.step_times is not None:
-        times = ", ".join(
-            f"{time.method} {1000 * time.seconds:.1f} ({1000 * time.low:.1f} to {1000 * time.high:.1f})"
-            for time in comparison.step_times.times
-        )
-        yield "milliseconds per step", f"{times}; {comparison.step_times.how}"

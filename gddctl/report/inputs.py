@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from gddctl.core.artifact.calibration import RECORD_SCHEMA, CalibrationRecord
 from gddctl.core.artifact.card import WEIGHTS_NAME, Card, is_bundle
 from gddctl.core.artifact.card_io import read_card
+from gddctl.core.config.yaml_text import read_yaml
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.files import read_optional
 from gddctl.core.reports.comparison import COMPARISON_NAME, Comparison
@@ -25,6 +27,7 @@ from gddctl.core.reports.parity import ParityReport
 from gddctl.core.reports.pictures import PICTURES_NAME, Pictures
 from gddctl.core.reports.recovery import Recovery
 
+CONFIG = "config.yaml"
 ROLES = ("teacher", "baseline", "student")
 
 T = TypeVar("T")
@@ -48,6 +51,7 @@ class RunFiles:
     pictures: tuple[Path, ...]  # side by side, ready to look at
     scenes: Pictures | None  # the same as layers
     comparison: Comparison | None
+    comparison_home: Path  # the folder it stands in: this one, or the one beside it that ``gddctl compare`` takes by default
     drifts: tuple[DriftReport, ...]
     recoveries: tuple[tuple[Recovery, Mapping[str, Any]], ...]  # what INT8 cost, and the file as it stands
     calibration: CalibrationRecord | None
@@ -73,7 +77,8 @@ def read_run(folder: Path) -> RunFiles:
     weights = {role: folder / role / WEIGHTS_NAME for role in cards}
     evaluated = read_optional(folder / "eval.json", lambda value: {k: EvalReport.from_json(v) for k, v in value["models"].items()})
     latency = read_latency(folder / "latency.json")
-    config = folder / "config.yaml"
+    config = folder / CONFIG
+    home = _comparison_home(folder)
     return RunFiles(
         folder=folder,
         config=config.read_text(encoding="utf-8") if config.is_file() else "",
@@ -88,7 +93,8 @@ def read_run(folder: Path) -> RunFiles:
         artifacts=read_optional(folder / "artifacts" / "manifest.json", lambda value: tuple(value["artifacts"])) or (),
         pictures=tuple(sorted((folder / "pictures").glob("*.png"))),
         scenes=read_optional(folder / "pictures" / PICTURES_NAME, Pictures.from_json),
-        comparison=read_optional(folder / COMPARISON_NAME, Comparison.from_json),
+        comparison=read_optional(home / COMPARISON_NAME, Comparison.from_json),
+        comparison_home=home,
         drifts=read_optional(folder / DRIFTS_NAME, drifts_from_json) or (),
         recoveries=tuple(
             filter(None, (read_optional(path, _recovery) for path in sorted((folder / "artifacts").glob("*-recovery-*.json"))))
@@ -96,6 +102,23 @@ def read_run(folder: Path) -> RunFiles:
         calibration=read_optional(folder / "artifacts" / "student-calibration.json", _calibration),
         ledger=read_optional(folder / "stages.json", lambda value: dict(value["stages"])) or {},
     )
+
+
+def _comparison_home(folder: Path) -> Path:
+    """Where the comparison of this run stands: ``RUN-compare`` is it only while both have the same student on the same data."""
+    beside = folder.resolve().with_name(f"{folder.resolve().name}-compare")
+    if (folder / COMPARISON_NAME).is_file() or not (beside / COMPARISON_NAME).is_file():
+        return folder
+    return beside if (mine := _compared(folder)) is not None and mine == _compared(beside) else folder
+
+
+def _compared(folder: Path) -> dict[str, Any] | None:
+    path = folder / CONFIG
+    try:
+        settings = read_yaml(path.read_text(encoding="utf-8"))
+        return {key: settings[key] for key in ("data", "student")}
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        return None  # no settings, no comparison
 
 
 def _calibration(value: Any) -> CalibrationRecord | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gddctl.core.files import write_text
@@ -82,9 +82,7 @@ def render(run: RunFiles) -> str:
         trainings=trainings(run),
         recipe=recipe(run),
         made=_made(run),
-        comparison=None
-        if run.comparison is None
-        else comparison_section(run.comparison, made_of_folder(run.folder, "compare", [COMPARISON_NAME])),
+        comparison=None if run.comparison is None else comparison_section(run.comparison, _made_comparison(run)),
     )
 
 
@@ -103,6 +101,12 @@ def _made(run: RunFiles) -> dict[str, Made]:
         "card": made_by_all(run, ["student/card.json", "artifacts/manifest.json", "eval.json", "parity.json", "latency.json"]),
         "lineage": made_by_stage(run, "export", ["student/card.json", "artifacts/manifest.json"]),
     }
+
+
+def _made_comparison(run: RunFiles) -> Made:
+    found = made_of_folder(run.comparison_home, "compare", [COMPARISON_NAME])
+    beside = run.comparison_home != run.folder
+    return replace(found, files=tuple(f"../{run.comparison_home.name}/{name}" for name in found.files)) if beside else found
 
 
 def _curves(run: RunFiles) -> list[Curve]:

@@ -183,6 +183,39 @@ def test_words_that_cannot_be_meant_are_refused(settings: Path, cli: Cli, tmp_pa
 
 
 @pytest.mark.slow
+def test_other_views_score_the_trained_cells_again_and_train_nothing(settings: Path, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["compare", settings, "--methods", "none", "--seeds", "1", "--out", out, "--set", "train.iterations=4"]
+    full = ["--set", "compare.views={flip: true, scales: [0.75, 1], window: true}"]
+    plain = cli(*words, "--json")
+    assert plain.code == 0, plain.err
+    cell = out / "cells" / "none-i4-s0"
+    weights, curve = (cell / "student" / "model.safetensors").stat().st_mtime_ns, read(cell / "cell.json")["curve"]
+    card = read(cell / "student" / "card.json")
+    assert read(cell / "cell.json")["protocol"] == card["evaluation"]["protocol"], "the words are those of the training's own evaluation"
+
+    ahead = cli(*words, *full, "--dry-run", "--json")
+    assert ahead.code == 0 and [line["state"] for line in ahead.json["cells"]] == ["trained"]
+    assert "0 of 1 trainings left" in ahead.json["summary"] and "1 that are trained will be scored" in ahead.json["summary"]
+    seen = cli(*words, *full, "--json")
+    assert seen.code == 0, seen.err
+    assert "0 to train, 1 to score alone, 0 done before" in seen.err
+    assert (cell / "student" / "model.safetensors").stat().st_mtime_ns == weights, "trained once"
+    protocol = read(out / "comparison.json")["protocol"]
+    assert "image scaled by 0.75+1" in protocol and "sliding window 48x64" in protocol and "with flip" in protocol
+    assert protocol in (out / "comparison.html").read_text(encoding="utf-8")
+    (row,) = seen.json["comparison"]["rows"]
+    judged = cli("eval", cell / "student", "--flip", "--window", "--scales", "0.75,1", "--json")
+    assert row["scores"] == [[0, pytest.approx(judged.json["miou"])]], "what eval says of the same views"
+    assert protocol == f"{judged.json['protocol']}, weights of the last step"
+    assert row["curves"] == [[0, curve]], "scores while training are what they were"
+
+    back = cli(*words, "--json")
+    assert back.code == 0 and "0 to train, 1 done before" in back.err
+    assert back.json["comparison"] == plain.json["comparison"]
+
+
+@pytest.mark.slow
 def test_two_methods_two_seeds_side_by_side_stopped_and_extended(settings: Path, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "out"
     own = ["--set", "teacher.bundle=null", "--set", "teacher.iterations=3", "--set", "train.iterations=8"]
@@ -190,7 +223,7 @@ def test_two_methods_two_seeds_side_by_side_stopped_and_extended(settings: Path,
     first = [*words, "--methods", "both,gdd:fast", "--seeds", "2", "--jobs", "2"]
     log = tmp_path / "log.txt"
     with log.open("wb") as said, subprocess.Popen([GDDCTL, *first], stdout=said, stderr=said) as child:
-        wait_for(lambda: len(list((out / "cells").glob("*/checkpoints/student/step-*"))) >= 2, child, log)
+        wait_for(lambda: list((out / "cells").glob("gdd.fast-*/checkpoints/student/step-*")), child, log)
         child.send_signal(signal.SIGINT)
     assert child.returncode == 130 and "start the same command again" in log.read_text()
     assert processes_on(out) == []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gddctl.core.holm import holm
 from gddctl.core.reports.comparison import (
     Arm,
     Bootstrap,
@@ -20,10 +21,9 @@ from gddctl.core.reports.comparison import (
     StepTime,
     StepTimes,
     Teacher,
-    holm,
 )
 from gddctl.core.reports.comparison_table import method_table, pair_table
-from gddctl.core.reports.comparison_words import figure, pair_sentence, verdicts
+from gddctl.core.reports.comparison_words import figure, measured, pair_sentence, verdicts
 
 SEEDS = (0, 1, 2, 3, 4)
 SCORES = {"gdd": 0.448, "cwd": 0.445, "none": 0.430}
@@ -256,14 +256,18 @@ def test_methods_that_wait_for_data_are_named() -> None:
     words = said(step_times=times)
     assert "While steps were timed, none for 31 % of the time waited for data" in words and "gdd for" not in words
     assert "waited for data" not in said(), "times from before it was measured say nothing"
-    comparison = made(step_times=times)
+    assert "budget" not in str(dict(measured(made(step_times=times))))
+    comparison = made(step_times=dataclasses.replace(times, budget_seconds=90.0))
+    assert dict(measured(comparison))["milliseconds per step"].endswith("; by them 90 s became each method's iterations")
     assert Comparison.from_json(json.loads(json.dumps(comparison.to_json()))) == comparison
 
 
 def test_a_teacher_no_better_than_the_best_student_is_said() -> None:
     assert "The teacher, resnet34, has 52.00 % mIoU; its own training took 3600 s" in said() and "no better" not in said()
     assert "The teacher is no better than the best student (gdd, 44.80 %)" in said(teacher=Teacher("weak", 0.44, None))
-    assert "The teacher, unknown, was not scored." in said(teacher=Teacher("unknown", None, None))
+    assert "The teacher, unknown, was not scored on these images." in said(teacher=Teacher("unknown", None, None))
+    other = said(teacher=Teacher("large", 0.44, 60.0, protocol="stretch to 64x96"))
+    assert "The teacher, large, has 44.00 % mIoU (stretch to 64x96); its own training took 60 s" in other and "is no better" in other
     assert "teacher" not in said(teacher=None)
 
 
@@ -286,13 +290,14 @@ def test_a_score_with_the_label_at_hand_says_so_and_is_held_against_nobody() -> 
     words = said(teacher=told)
     assert "The teacher, label_assisted resnet34, has 44.00 % mIoU with the label plane, which no student is shown." in words
     assert "no better" not in words and "no better" in said(teacher=dataclasses.replace(told, condition=""))
+    assert "whole image" not in said(teacher=dataclasses.replace(told, protocol="whole image")), "its own words say what it was shown"
     assert method_table(made(teacher=told)).rows[-1][:2] == ("teacher label_assisted resnet34 with the label plane", "44.00")
     value = json.loads(json.dumps(made(teacher=told).to_json()))
     assert Comparison.from_json(value).teacher == told
     del value["teacher"]["condition"]  # as it was written before there was one
     assert Comparison.from_json(value).teacher == dataclasses.replace(told, condition="")
     unscored = dataclasses.replace(told, miou=None)
-    assert "resnet34, was not scored." in said(teacher=unscored)
+    assert "resnet34, was not scored on these images." in said(teacher=unscored)
 
 
 def test_failed_cells_and_missing_references_are_said() -> None:

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from gddctl.core.config.bench import BenchConfig
 from gddctl.core.errors import UsageError
+from gddctl.core.holm import holm
 from gddctl.core.reports.latency import LatencyReport, LatencyRow
 from gddctl.core.reports.latency_parts import Limit, Load
 from gddctl.core.reports.regression import LEVEL
-from gddctl.prove.rank_test import holm, lower_bound, p_larger, pair_ratios, smallest_p
+from gddctl.prove.rank_test import lower_bound, p_larger, pair_ratios, smallest_p
 from gddctl.prove.regression import key_of, rates_of, regression, require_power, require_same_load
 
 TURNS = (10.0, 10.1, 9.9, 10.2, 10.05, 9.95, 10.15, 9.85)

@@ -9,7 +9,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
+from gddctl.core.config.load import to_yaml
+from gddctl.core.config.sections import RunConfig
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.files import write_json
 from gddctl.core.reports.comparison import (
@@ -101,7 +104,7 @@ def test_the_page_says_and_shows_everything(tmp_path: Path) -> None:
         "none gained 21.0 points from 400 to 800 iterations",
         "95 %, paired two-way bootstrap, 10,000 draws from seed 0",
         "gdd 150.0 (140.0 to 180.0); 20 rounds in turns",
-        "its own training: 1 h 2 min",
+        "its own training took 3720 s",
         "single scale, no flip, on 101 images (val)",
         "No ImageNet weights.",
         "−0.40 to +4.40",
@@ -128,6 +131,25 @@ def test_a_run_that_holds_a_comparison_shows_it_and_one_that_does_not_does_not(r
     write_json(run / COMPARISON_NAME, made().to_json())
     html = write_report(run).read_text(encoding="utf-8")
     assert 'id="comparison"' in html and 'href="#comparison"' in html and "gdd and none are not told apart" in html
+
+
+def test_a_run_shows_the_comparison_beside_it_of_the_same_student_on_the_same_data(run: Path) -> None:
+    beside = run.with_name(f"{run.name}-compare")
+    beside.mkdir()
+    write_json(beside / COMPARISON_NAME, made().to_json())
+    write_json(beside / "env.json", {"command": ["gddctl", "compare", "mine.yaml"]})
+    settings = to_yaml(RunConfig())
+    (run / "config.yaml").write_text(settings, encoding="utf-8")
+    (beside / "config.yaml").write_text(settings, encoding="utf-8")
+    html = write_report(run).read_text(encoding="utf-8")
+    assert 'id="comparison"' in html and "gddctl compare mine.yaml" in html and f"../{beside.name}/{COMPARISON_NAME}" in html
+    other = yaml.safe_load(settings)
+    other["student"]["encoder"] = "resnet34"
+    for text in (yaml.safe_dump(other), "student: {}", "{", "[]"):
+        (beside / "config.yaml").write_text(text, encoding="utf-8")
+        assert 'id="comparison"' not in write_report(run).read_text(encoding="utf-8"), text
+    (beside / "config.yaml").unlink()
+    assert 'id="comparison"' not in write_report(run).read_text(encoding="utf-8")
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

@@ -41,7 +41,12 @@ class Kd(Section):
 
 
 class Cwd(Section):
-    """Channel-wise Knowledge Distillation (arXiv:2011.13256), on the logits or on a feature."""
+    """Channel-wise Knowledge Distillation (arXiv:2011.13256), on the logits or on a feature.
+
+    The default is the form on the logits alone, weight 3; the published configuration (CIRKD's code) has weight 50 on the feature that
+    the classifier reads, 3 on the logits, pixel-wise distillation and an adversarial loss: ``[{kind: cwd}, {kind: cwd, place: head},
+    {kind: kd}]`` but for the last, which is not implemented.
+    """
 
     kind: Literal["cwd"] = "cwd"
     place: Place = "logits"  # published: "logits" or "head"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
+
+from gddctl.core.holm import holm
 
 COMPARISON_SCHEMA = 1
 COMPARISON_NAME = "comparison.json"  # in the folder of a comparison
@@ -194,8 +196,9 @@ class Teacher:
 
     name: str
     miou: float | None  # 0..1
-    seconds: float | None  # of its own training; None where somebody else trained it
+    seconds: float | None  # of its own training; None where its bundle does not know
     condition: str = ""  # of ``miou``: that it was told the answer; no student's score compares with such a one
+    protocol: str = ""  # of ``miou``, where it is not the cells': the teacher's input has another size, say
     methods: tuple[str, ...] = ()  # whom it taught; empty: everyone who has no teacher of its own
 
     @classmethod
@@ -221,6 +224,12 @@ class StepTimes:
 
     how: str  # rounds, steps in a round, device: in words
     times: tuple[StepTime, ...]
+    budget_seconds: float | None = None  # that became every method's iterations by these times; None: not told
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> StepTimes:
+        """Read back what :meth:`Comparison.to_json` wrote of them."""
+        return cls(value["how"], tuple(StepTime(**time) for time in value["times"]), value.get("budget_seconds"))
 
     def of(self, method: str) -> StepTime | None:
         """The time of ``method``, if it was measured."""
@@ -322,25 +331,12 @@ class Comparison:
             images=value["images"],
             bootstrap=Bootstrap(**value["bootstrap"]),
             teacher=None if value["teacher"] is None else Teacher.from_json(value["teacher"]),
-            step_times=None if times is None else StepTimes(times["how"], tuple(StepTime(**time) for time in times["times"])),
+            step_times=None if times is None else StepTimes.from_json(times),
             rows=tuple(MethodRow.from_json(row) for row in value["rows"]),
             pairs=tuple(Pair.from_json(pair) for pair in value["pairs"]),
             notes=tuple(value["notes"]),
             own_teachers=tuple(Teacher.from_json(teacher) for teacher in value.get("own_teachers", ())),
         )
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of p-values, in the order given.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    adjusted, running = [0.0] * len(values), 0.0
-    for rank, index in enumerate(sorted(range(len(values)), key=lambda index: values[index])):
-        running = max(running, min(1.0, (len(values) - rank) * values[index]))
-        adjusted[index] = running
-    return adjusted
 
 
 def _curve(points: Any) -> tuple[Point, ...]:

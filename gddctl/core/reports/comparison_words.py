@@ -22,6 +22,29 @@ def verdicts(comparison: Comparison) -> tuple[str, ...]:
     )
 
 
+def measured(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    """How the numbers were got: (what, how), for the terminal and the page alike."""
+    yield "scored", f"{comparison.protocol}, on {comparison.images or 'an unknown number of'} images ({comparison.split})"
+    bootstrap = comparison.bootstrap
+    alone = "; images count as independent, which frames of one video are not" if bootstrap.neighbours == 1 else ""
+    yield "intervals", f"{100 * LEVEL:.0f} %, {bootstrap.name}, {bootstrap.draws:,} draws from seed {bootstrap.seed}{alone}"
+    yield (
+        "several comparisons",
+        (
+            "Holm's method over each kind of pair apart: all methods against none, all pairs of methods, all pairs of equal seconds, "
+            "all pairs of lengths of one method"
+        ),
+    )
+    if comparison.step_times is not None:
+        times = ", ".join(
+            f"{time.method} {1000 * time.seconds:.1f} ({1000 * time.low:.1f} to {1000 * time.high:.1f})"
+            for time in comparison.step_times.times
+        )
+        budget = comparison.step_times.budget_seconds
+        became = "" if budget is None else f"; by them {budget:g} s became each method's iterations"
+        yield "milliseconds per step", f"{times}; {comparison.step_times.how}{became}"
+
+
 def names_of(comparison: Comparison) -> dict[Arm, str]:
     """What each arm is called: its method, and its length where the method stands more than once."""
     arms = [row.arm for row in comparison.rows]
@@ -118,7 +141,7 @@ def _of_group(comparison: Comparison, group: Sequence[MethodRow]) -> Iterator[st
     yield _first(comparison, scored)
     reference = next((row for row in scored if row.arm.method == REFERENCE), None)
     if reference is None:
-        yield f"No undistilled student stands beside these: whether any method helps is not said {_where(group)}."
+        yield f"No undistilled student stands beside these: whether any method helps is not said {_where(comparison, group)}."
     for row in scored:
         pair = comparison.against_none(row)
         if pair is not None:
@@ -152,8 +175,8 @@ def _first(comparison: Comparison, scored: Sequence[MethodRow]) -> str:
     names, best = names_of(comparison), scored[0]
     score = f"{100 * (best.mean or 0):.2f} % mIoU"
     if comparison.is_first(best):
-        return f"{names[best.arm]} is first {_where(scored)}, with {score}: better than every other."
-    words = f"{names[best.arm]} has the highest mean {_where(scored)}, {score}, but that it is first is not established"
+        return f"{names[best.arm]} is first {_where(comparison, scored)}, with {score}: better than every other."
+    words = f"{names[best.arm]} has the highest mean {_where(comparison, scored)}, {score}, but that it is first is not established"
     pairs = {row: comparison.pair(best.arm, row.arm) for row in scored[1:]}
     if all(pair is not None and not pair.covers_seeds for pair in pairs.values()):
         return f"{words}: one seed cannot."
@@ -165,9 +188,12 @@ def _ahead(comparison: Comparison, pair: Pair, best: MethodRow) -> bool:
     return comparison.outcome(pair) == ("better" if pair.first == best.arm else "worse")
 
 
-def _where(group: Sequence[MethodRow]) -> str:
+def _where(comparison: Comparison, group: Sequence[MethodRow]) -> str:
     arm = group[0].arm
-    return "at equal seconds" if arm.budget == "seconds" else f"at {arm.iterations} iterations"
+    if arm.budget == "iterations":
+        return f"at {arm.iterations} iterations"
+    times = comparison.step_times
+    return "at equal seconds" + ("" if times is None or times.budget_seconds is None else f" ({times.budget_seconds:g} s each)")
 
 
 def _cost(names: dict[Arm, str], scored: Sequence[MethodRow], reference: MethodRow) -> Iterator[str]:
@@ -196,7 +222,8 @@ def _teacher(comparison: Comparison, teacher: Teacher) -> Iterator[str]:
     own = teacher.methods
     who, best_of = (f"The teacher of {_and(own)}", "its best student") if own else ("The teacher", "the best student")
     privileged = f" {teacher.condition}, which no student is shown" if teacher.condition else ""
-    score = "was not scored" if teacher.miou is None else f"has {100 * teacher.miou:.2f} % mIoU{privileged}"
+    score = "was not scored on these images" if teacher.miou is None else f"has {100 * teacher.miou:.2f} % mIoU{privileged}"
+    score += f" ({teacher.protocol})" if teacher.protocol and not teacher.condition else ""
     cost = "" if teacher.seconds is None else f"; its own training took {teacher.seconds:.0f} s, which no row counts"
     yield f"{who}, {teacher.name}, {score}{cost}."
     if teacher.condition:

@@ -1,4 +1,4 @@
-"""``python -m gddctl.pipeline.compare.child PARENT ORDER.json``: one training, one cell or one measurement, in a process of its own."""
+"""``python -m gddctl.pipeline.compare.child PARENT ORDER.json``: one training, cell, score or measurement, in a process of its own."""
 
 from __future__ import annotations
 
@@ -52,7 +52,11 @@ def _do(order: dict[str, Any], folder: Path, reporter: Reporter) -> None:
         case "cell":
             job = parse(TrainJob, order["job"])
             _train(job, folder, reporter)
-            _score(job, order, folder)
+            _score(job, order, folder, reporter)
+        case "teacher score":
+            from gddctl.pipeline.compare.teacher_scores import measure_score
+
+            measure_score(order, folder)
         case "step times":
             _measure({name: parse(TrainJob, job) for name, job in order["jobs"].items()}, order, folder, reporter)
         case other:
@@ -80,23 +84,32 @@ def _peak(folder: Path) -> float | None:
     return float(read_json(path)["mb"]) if path.is_file() else None
 
 
-def _score(job: TrainJob, order: dict[str, Any], folder: Path) -> None:
+def _score(job: TrainJob, order: dict[str, Any], folder: Path, reporter: Reporter) -> None:
     """Count image by image with the very file that the training left, and put the cell together."""
     from gddctl.core.artifact.card_io import read_card
+    from gddctl.core.config.compare import ViewsConfig
+    from gddctl.core.config.load import parse
     from gddctl.core.reports.comparison import Cell
     from gddctl.data.score import ConfusionMatrix
     from gddctl.distill.places import pick_device
     from gddctl.pipeline.compare.cell_files import write_cell, write_counts
     from gddctl.pipeline.compare.learning import learning_of
     from gddctl.pipeline.datasets import open_usable
+    from gddctl.prove.evaluate import protocol_of
     from gddctl.prove.per_image import image_counts
+    from gddctl.prove.views import views_of
     from gddctl.runtime.open import open_runtime
 
+    asked = parse(ViewsConfig, order["views"], "compare.views")
+    views = views_of(asked)
     dataset = open_usable(job.data, job.data.val_split)
     device = pick_device(job.train)
     threads = job.train.threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or None  # our share, where cells run side by side
     with open_runtime(job.bundle, device=device, threads=threads) as runtime:
-        counts = image_counts(runtime, dataset, batch=job.train.batch_size)
+        protocol = protocol_of(runtime.info, views, judged=len(dataset), total=len(dataset))
+        if not views.once:  # which may take minutes
+            reporter.note(f"scoring {len(dataset)} images: {protocol}")
+        counts = image_counts(runtime, dataset, batch=job.train.batch_size, views=views)
         environment = runtime.environment()
     whole = ConfusionMatrix(len(dataset.classes))
     whole.matrix += counts.sum(axis=0)
@@ -114,9 +127,8 @@ def _score(job: TrainJob, order: dict[str, Any], folder: Path) -> None:
         extra_parameters=card.training.method_parameters or 0,
         curve=learnt.curve,
     )
-    write_counts(folder, counts, [dataset.name(index) for index in range(len(dataset))])
-    evaluation = card.evaluation or {}
-    write_cell(folder, cell, protocol=evaluation.get("protocol", ""), images=len(dataset), device=device, environment=environment)
+    write_counts(folder, counts, [dataset.name(index) for index in range(len(dataset))], asked)
+    write_cell(folder, cell, asked, protocol=protocol, images=len(dataset), device=device, environment=environment)
 
 
 def _measure(jobs: dict[str, TrainJob], order: dict[str, Any], folder: Path, reporter: Reporter) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gddctl.core.artifact.card import is_bundle
 from gddctl.core.config.load import to_settings, to_yaml
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.errors import Interrupted, RunFailed
@@ -25,13 +26,14 @@ from gddctl.pipeline.compare.cell_files import CELL, ORDER, read_cell, require_s
 from gddctl.pipeline.compare.cell_job import cell_identity, job_of_cell
 from gddctl.pipeline.compare.child import MEASURED
 from gddctl.pipeline.compare.ground import Judge, common_digest, common_settings, default_folder, judged_on
-from gddctl.pipeline.compare.labels import meanings, record_meanings, require_like_others, require_same_meanings
+from gddctl.pipeline.compare.labels import Meaning, meanings, record_meanings, require_like_others, require_same_meanings
 from gddctl.pipeline.compare.methods import Compared, compared_methods
 from gddctl.pipeline.compare.plan import PlannedCell, arms_of, planned_cells
 from gddctl.pipeline.compare.pool import Outcome, Task, run_tasks
 from gddctl.pipeline.compare.result import Result, write_result
 from gddctl.pipeline.compare.slots import slots_for
 from gddctl.pipeline.compare.step_times import Recorded, Timed, read_recorded, require_same_budget, write_recorded
+from gddctl.pipeline.compare.teacher_scores import order_score
 from gddctl.pipeline.compare.teachers import described_all, planned_teacher
 from gddctl.pipeline.compare.teaching import make_teachers
 from gddctl.pipeline.compare.timing import timed
@@ -102,8 +104,10 @@ class _Work:
     def __init__(self, request: Request, slots: Sequence[Mapping[str, str]]) -> None:
         self._config, self._out, self._slots = request.config, request.out, slots
         self._methods, self._seeds, self._budget = request.methods, request.seeds, request.budget
+        self._views = request.config.compare.views
         self._teachers = {each.name: planned_teacher(self._config, each, self._out) for each in self._methods}
         self._untaught: dict[str, str] = {}  # methods whose teacher failed, and why
+        self._failed: set[Path] = set()  # cells that failed in this call: another one tries again
 
     def done(self) -> Result:
         """Everything in order."""
@@ -112,7 +116,9 @@ class _Work:
             require_same_budget(self._out, recorded, self._budget)
         wanted = meanings(self._config, self._methods, self._teachers)
         require_same_meanings(self._out, wanted, recorded)
-        self._untaught = make_teachers(self._config, self._teachers, self._slots, share=self._share_findings, reporter=_reporter)
+        self._untaught = make_teachers(
+            self._config, self._teachers, train=partial(self._train_teachers, wanted), share=self._share_findings
+        )
         record_meanings(self._out, wanted)
         if self._budget is not None:
             recorded = self._timed(recorded, self._budget)
@@ -123,7 +129,11 @@ class _Work:
         cells = planned_cells(self._methods, iterations, self._seeds)
         tasks = [task for cell in cells if (task := self._prepared(cell)) is not None]
         arms = add_arms(self._out, arms_of(self._methods, iterations, timed=self._budget is not None))
-        log.info("%d cells: %d to train, %d done before", len(cells), len(tasks), len(cells) - len(tasks))
+        trained = sum(is_bundle(task.order.parent / "student") for task in tasks)  # but not scored by these views
+        scoring = f"{trained} to score alone, " if trained else ""
+        done_before = len(cells) - len(tasks) - len(self._failed)
+        log.info("%d cells: %d to train, %s%d done before", len(cells), len(tasks) - trained, scoring, done_before)
+        self._score_teachers()
         try:
             run_tasks(tasks, self._slots, done=partial(self._ended, cells), reporter=_reporter)
         except Interrupted:
@@ -133,6 +143,33 @@ class _Work:
         if result is None:
             raise RunFailed("not one cell came through")
         return result
+
+    def _train_teachers(self, wanted: Mapping[str, Meaning], tasks: Sequence[Task], ended: Callable[[Outcome], None]) -> None:
+        """Devices that no teacher needs train cells whose teacher is there, or that have none; not where steps are yet to be measured."""
+        ready = [each for each in self._methods if (plan := self._teachers[each.name]) is None or plan.ready]
+        iterations = dict.fromkeys((each.name for each in ready), self._config.train.iterations)
+        cells = planned_cells(ready, iterations, self._seeds) if self._budget is None and len(self._slots) > 1 else ()
+        record_meanings(self._out, {cell.compared.name: wanted[cell.compared.name] for cell in cells})
+        beside = [task for cell in cells if (task := self._prepared(cell)) is not None]
+
+        def done(outcome: Outcome) -> None:
+            (ended if outcome.task in tasks else partial(self._ended, cells))(outcome)
+
+        run_tasks(tasks, self._slots, done=done, reporter=_reporter, beside=beside)
+
+    def _score_teachers(self) -> None:
+        """Those whose cards do not tell what they reach on the cells' images; one that cannot be scored teaches all the same."""
+        tasks = []
+        for plan in {plan.bundle: plan for plan in self._teachers.values() if plan is not None and plan.ready}.values():
+            order = order_score(self._config, plan.bundle, self._out, drop_classes=plan.settings.drop_classes)
+            if order is not None:
+                tasks.append(Task(f"score of {plan.label}", order))
+
+        def done(outcome: Outcome) -> None:
+            if outcome.error is not None and not outcome.stopped:
+                log.warning("%s is not known: %s", outcome.task.label, outcome.reason)
+
+        run_tasks(tasks, self._slots, done=done, reporter=_reporter)
 
     def _timed(self, recorded: Recorded | None, budget: float) -> Recorded:
         """Step times of all methods: those on record, and those that are missing."""
@@ -171,26 +208,26 @@ class _Work:
         return Recorded(budget, found["device"], found["threads"], settings.blocks, settings.block_steps, methods)
 
     def _prepared(self, cell: PlannedCell) -> Task | None:
-        """The order of a cell that is not done; None where it is, or where its teacher failed, which is then its failure.
+        """The order of a cell that is not done; None where it is, or has failed, or its teacher failed, which is then its failure.
 
         Raises:
             UsageError: its name once meant another training.
         """
         folder, name = cell.folder(self._out), cell.compared.name
-        read = read_cell(folder)
+        read = read_cell(folder, self._views)
         done = read is not None and read[0].state == "done"
         if name in self._untaught:
             if not done:
-                write_cell(folder, Cell(name, cell.seed, cell.iterations, "failed", error=self._no_teacher(name)))
+                write_cell(folder, Cell(name, cell.seed, cell.iterations, "failed", error=self._no_teacher(name)), self._views)
             return None
         job = job_of_cell(self._config, cell, self._teachers[name], folder)
         identity = cell_identity(job)
         require_same_training(folder, identity)
         require_like_others(self._out, name, identity)
-        if done:
+        if done or folder in self._failed:
             return None
         self._share_findings(folder)
-        order = {"what": "cell", "method": name, "job": to_settings(job), "identity": identity}
+        order = {"what": "cell", "method": name, "job": to_settings(job), "identity": identity, "views": to_settings(self._views)}
         write_json(folder / ORDER, order)
         return Task(cell.label, folder / ORDER)
 
@@ -202,17 +239,18 @@ class _Work:
         if outcome.error is not None:
             planned = next(cell for cell in cells if cell.folder(self._out) == folder)
             failed = Cell(planned.compared.name, planned.seed, planned.iterations, "failed", error=outcome.reason)
-            write_cell(folder, failed)
+            write_cell(folder, failed, self._views)
+            self._failed.add(folder)
             log.warning("%s failed, the others go on: %s", outcome.task.label, outcome.reason)
             return
         self._keep_findings(folder)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the bundle stands; a cell is never trained further
-        read = read_cell(folder)
+        read = read_cell(folder, self._views)
         assert read is not None and read[0].miou is not None, (folder / CELL, "the child writes it before it ends well")
         log.info("%s: mIoU %.2f", outcome.task.label, 100 * read[0].miou)
 
     def _result(self, arms: Sequence[Arm], recorded: Recorded | None) -> Result | None:
-        teacher, own, notes = described_all(self._config, self._teachers)
+        teacher, own, notes = described_all(self._config, self._teachers, self._out)
         if not any("CUDA_VISIBLE_DEVICES" in slot for slot in self._slots):
             notes.append("Peak memory of trainings on the processor includes the interpreter and its libraries.")
         if len(self._slots) > 1:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from gddctl.core.artifact.card import is_bundle
+from gddctl.core.config.compare import ViewsConfig
 from gddctl.core.workspace import belongs
 from gddctl.pipeline.compare.cell_files import read_cell
 from gddctl.pipeline.compare.compare import Request
@@ -16,6 +19,8 @@ from gddctl.pipeline.compare.plan import cell_folder, planned_cells, seeds_in
 from gddctl.pipeline.compare.step_times import Recorded, read_recorded, require_same_budget
 from gddctl.pipeline.compare.teachers import planned_teacher
 
+_TRAINED = ("done", "trained")
+
 
 @dataclass(frozen=True)
 class Line:
@@ -23,7 +28,7 @@ class Line:
 
     label: str
     iterations: int | None  # None: known when step times are
-    state: str  # done, failed, begun, todo
+    state: str  # done, trained (and to be scored), failed, begun, todo
     seconds: float | None  # that it may take; None: no step of it was ever timed
 
     def cells(self) -> tuple[str, str, str, str]:
@@ -33,7 +38,7 @@ class Line:
             self.label,
             iterations,
             self.state,
-            "" if self.state == "done" else "unknown" if self.seconds is None else _duration(self.seconds),
+            "" if self.state in _TRAINED else "unknown" if self.seconds is None else _duration(self.seconds),
         )
 
 
@@ -46,14 +51,16 @@ class Outlook:
     @property
     def summary(self) -> str:
         """How many are left, and the sum of what is known."""
-        left = [line for line in self.lines if line.state != "done"]
+        left = [line for line in self.lines if line.state not in _TRAINED]
+        trained = sum(line.state == "trained" for line in self.lines)
         known = [line.seconds for line in left if line.seconds is not None]
         time = (
             f"about {_duration(sum(known))}" + ("" if len(known) == len(left) else f" for {len(known)} of them")
             if known
             else "time unknown"
         )
-        return f"{len(left)} of {len(self.lines)} trainings left, {time}, one after the other"
+        scoring = f"; {trained} that are trained will be scored" if trained else ""
+        return f"{len(left)} of {len(self.lines)} trainings left, {time}, one after the other{scoring}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -88,11 +95,16 @@ def outlook(request: Request) -> Outlook:
         )
     for cell in planned_cells(request.methods, iterations, request.seeds):
         folder = cell.folder(out)
-        read = read_cell(folder)
-        state = read[0].state if read is not None else "begun" if (folder / "checkpoints").is_dir() else "todo"
+        state = _state(folder, request.config.compare.views)
         pace = _pace(request, recorded, cell.compared.name, cell.iterations)
         lines.append(Line(cell.label, cell.iterations, state, None if pace is None else pace * cell.iterations))
     return Outlook(tuple(lines))
+
+
+def _state(folder: Path, views: ViewsConfig) -> str:
+    if (read := read_cell(folder, views)) is not None:
+        return read[0].state
+    return "trained" if is_bundle(folder / "student") else "begun" if (folder / "checkpoints").is_dir() else "todo"
 
 
 def _iterations(request: Request, recorded: Recorded | None) -> Mapping[str, int] | None:
@@ -108,7 +120,8 @@ def _pace(request: Request, recorded: Recorded | None, method: str, iterations: 
     """Seconds per step: measured, else those of finished cells."""
     if recorded is not None and (timed := recorded.methods.get(method)) is not None and timed.seconds:
         return timed.median
-    cells = [read_cell(cell_folder(request.out, method, seed, iterations)) for seed in seeds_in(request.out, method, iterations)]
+    folders = [cell_folder(request.out, method, seed, iterations) for seed in seeds_in(request.out, method, iterations)]
+    cells = [read_cell(folder, request.config.compare.views) or read_cell(folder) for folder in folders]  # whoever scored it
     known = [cell[0].step_seconds for cell in cells if cell is not None and cell[0].step_seconds is not None]
     return statistics.median(known) if known else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import shutil
 import signal
 import subprocess
@@ -59,7 +58,9 @@ class Outcome:
 class _Room:
     """What the threads share."""
 
-    waiting: queue.SimpleQueue[Task] = field(default_factory=queue.SimpleQueue)
+    waiting: deque[Task]
+    beside: deque[Task]  # begun only while one of ``left`` is not done
+    left: set[Task]  # of ``waiting``, those that have not ended
     running: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     asked: int = 0  # signals that came
@@ -69,6 +70,27 @@ class _Room:
     def closing(self) -> bool:
         return bool(self.asked or self.broken)
 
+    def take(self) -> Task | None:
+        """What a free slot does next; None: nothing."""
+        with self.lock:
+            if self.closing:
+                return None
+            if self.waiting:
+                return self.waiting.popleft()
+            return self.beside.popleft() if self.left and self.beside else None
+
+    def ended(self, task: Task) -> None:
+        """Its child is gone and its outcome told."""
+        with self.lock:
+            self.left.discard(task)
+
+    def broke(self, error: Exception) -> None:
+        """One of our threads met ``error``: no child starts any more, and those that run write their checkpoints."""
+        with self.lock:
+            self.broken.append(error)
+            for child in self.running.values():
+                child.send_signal(signal.SIGINT)
+
 
 def run_tasks(
     tasks: Sequence[Task],
@@ -76,6 +98,7 @@ def run_tasks(
     *,
     done: Callable[[Outcome], None],
     reporter: Callable[[str], Reporter],
+    beside: Sequence[Task] = (),
 ) -> None:
     """Work through ``tasks`` in order, one per slot at a time.
 
@@ -87,31 +110,27 @@ def run_tasks(
         slots: environment variables that give a child its device.
         done: told of each child that ended, in the thread of its slot, one at a time.
         reporter: label to reporter.
+        beside: for slots that would have nothing to do. None of them begins once ``tasks`` have ended: the others are the caller's.
 
     Raises:
         Interrupted: stopped by the user.
         RunFailed: a process could not be started, or its log not be written.
-        GddctlError: what ``done`` raised.
+        GddctlError: what ``done`` raised; children that ran were asked to stop.
     """
-    room = _Room()
-    for task in tasks:
-        room.waiting.put(task)
+    room = _Room(deque(tasks), deque(beside), set(tasks))
     telling = threading.Lock()
 
     def work(slot: Mapping[str, str]) -> None:
         try:
-            while not room.closing:
-                try:
-                    task = room.waiting.get_nowait()
-                except queue.Empty:
-                    return
+            while (task := room.take()) is not None:
                 outcome = _run(task, slot, room, reporter(task.label))
                 with telling:
                     done(outcome)
+                room.ended(task)
         except Exception as error:
-            room.broken.append(error)
+            room.broke(error)
 
-    threads = [threading.Thread(target=work, args=(slot,)) for slot in slots[: max(1, len(tasks))]]
+    threads = [threading.Thread(target=work, args=(slot,)) for slot in slots[: max(1, len(tasks) + len(beside))]]
     with _signals(room):
         for thread in threads:
             thread.start()
@@ -159,7 +178,7 @@ def _watched(task: Task, slot: Mapping[str, str], room: _Room, reporter: Reporte
         with room.lock:
             del room.running[child.pid]
         reporter.end()
-    return Outcome(task, None if code == 0 else _failure(folder, code, tail, asked=bool(room.asked)))
+    return Outcome(task, None if code == 0 else _failure(folder, code, tail, asked=room.closing))
 
 
 def _start(order: Path, slot: Mapping[str, str]) -> subprocess.Popen[str]:

@@ -96,7 +96,7 @@ class Recorded:
             for name, timed in self.methods.items()
             if timed.seconds and timed.error is None
         )
-        return StepTimes(how, times)
+        return StepTimes(how, times, self.budget_seconds)
 
 
 def read_recorded(out: Path) -> Recorded | None:

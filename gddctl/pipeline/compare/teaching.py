@@ -1,4 +1,4 @@
-"""The teachers of a comparison made, each once, before any cell; one that fails takes with it only what it teaches."""
+"""The teachers of a comparison made, each once, before what they teach; one that fails takes with it only that."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gddctl.core.config.load import to_settings
 from gddctl.core.config.sections import RunConfig
 from gddctl.core.errors import GddctlError, Interrupted
 from gddctl.core.files import write_json
 from gddctl.pipeline.compare.cell_files import ORDER
-from gddctl.pipeline.compare.pool import Outcome, Task, run_tasks
+from gddctl.pipeline.compare.pool import Outcome, Task
 from gddctl.pipeline.compare.teachers import PlannedTeacher, bring
-
-if TYPE_CHECKING:
-    from gddctl.distill.progress import Reporter
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +21,9 @@ log = logging.getLogger(__name__)
 def make_teachers(
     config: RunConfig,
     teachers: Mapping[str, PlannedTeacher | None],
-    slots: Sequence[Mapping[str, str]],
     *,
+    train: Callable[[Sequence[Task], Callable[[Outcome], None]], None],
     share: Callable[[Path], None],
-    reporter: Callable[[str], Reporter],
 ) -> dict[str, str]:
     """Import or train what is not there yet.
 
@@ -38,9 +33,8 @@ def make_teachers(
     Args:
         config: of the comparison.
         teachers: by method; None for no distillation.
-        slots: where trainings run.
+        train: works through tasks, and tells of each that ended.
         share: gives a folder what is known of the data.
-        reporter: label to reporter.
 
     Returns:
         Methods that have no teacher, and why.
@@ -72,20 +66,23 @@ def make_teachers(
             shutil.rmtree(plan.home / "checkpoints" / "teacher", ignore_errors=True)
         elif not outcome.stopped:
             failed[plan.bundle] = outcome
+            _require_one(config, distilling, failed)
 
-    run_tasks(list(tasks), slots, done=ended, reporter=reporter)
-    return _untaught(config, teachers, failed)
-
-
-def _untaught(config: RunConfig, teachers: Mapping[str, PlannedTeacher | None], failed: Mapping[Path, Outcome]) -> dict[str, str]:
     distilling = {name: plan for name, plan in teachers.items() if plan is not None}
-    untaught = {name: failed[plan.bundle].reason for name, plan in distilling.items() if plan.bundle in failed}
-    if untaught and len(untaught) == len(distilling):
-        first = sorted(untaught, key=lambda name: distilling[name].settings != config.teacher)[0]
-        error = failed[distilling[first].bundle].error
-        assert error is not None
-        raise error
+    _require_one(config, distilling, failed)
+    if tasks:
+        train(list(tasks), ended)
     for bundle, outcome in failed.items():
         names = ", ".join(name for name, plan in distilling.items() if plan.bundle == bundle)
         log.warning("%s failed, %s will not be trained, the others go on: %s", outcome.task.label, names, outcome.reason)
-    return untaught
+    return {name: failed[plan.bundle].reason for name, plan in distilling.items() if plan.bundle in failed}
+
+
+def _require_one(config: RunConfig, distilling: Mapping[str, PlannedTeacher], failed: Mapping[Path, Outcome]) -> None:
+    """While one method may still get its teacher, failures wait."""
+    if not failed or any(plan.bundle not in failed for plan in distilling.values()):
+        return
+    common = [plan for plan in distilling.values() if plan.settings == config.teacher]
+    error = failed[(common or list(distilling.values()))[0].bundle].error
+    assert error is not None
+    raise error

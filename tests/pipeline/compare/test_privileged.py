@@ -40,8 +40,8 @@ def test_the_condition_of_a_teachers_score_goes_with_it(make_bundle: MakeBundle,
         ("smoothed", AssistedScores("smoothed_labels", (PlaneScore("teaching", 0.97, 0.99, 0.1),)), WITH_PLANE),
     ):
         report = EvalReport("m", "0" * 64, "val", 4, "single scale", 0.97, 0.99, 0.98, {}, assisted)
-        bundle = carded(make_bundle("pspnet"), tmp_path / name, evaluation=report.to_json())
-        teacher, notes = described(config, PlannedTeacher(config.teacher, bundle, None))
+        bundle = carded(make_bundle("pspnet"), tmp_path / name, evaluation=report.to_json(), data=to_settings(config.data))
+        teacher, notes = described(config, PlannedTeacher(config.teacher, bundle, None), tmp_path)
         assert (teacher.miou, teacher.condition, notes) == (0.97, condition, ())
 
 

@@ -14,11 +14,10 @@ from gddctl.core.errors import DataError, GddctlError, RunFailed
 from gddctl.core.reports.comparison import Cell
 from gddctl.core.workspace import claim
 from gddctl.pipeline.compare import compare as whole
-from gddctl.pipeline.compare import teaching
 from gddctl.pipeline.compare.cell_files import read_cell, write_cell, write_counts
 from gddctl.pipeline.compare.compare import Request, requested
 from gddctl.pipeline.compare.ground import common_digest, common_settings
-from gddctl.pipeline.compare.pool import Outcome, Task
+from gddctl.pipeline.compare.pool import Outcome, Task, run_tasks
 from gddctl.pipeline.compare.result import Result
 from gddctl.pipeline.compare.step_times import Recorded, Timed, write_recorded
 from gddctl.pipeline.compare.teachers import planned_teacher
@@ -50,18 +49,20 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Cells that would be trained; none is. Everything before and after is as it is."""
     started: list[str] = []
 
-    def run_tasks(tasks: Sequence[Task], slots: object, *, done: Callable[[Outcome], None], reporter: object) -> None:
-        for task in tasks:
-            started.append(task.label)
+    def run_tasks(
+        tasks: Sequence[Task], slots: Sequence[object], *, done: Callable[[Outcome], None], reporter: object, beside: Sequence[Task] = ()
+    ) -> None:
+        for task in (*tasks, *beside[: len(slots) - 1]):
+            if not task.label.startswith("score of "):  # of a teacher whose card does not tell it
+                started.append(task.label)
             done(Outcome(task, RunFailed("not trained here")))
 
     monkeypatch.setattr(whole, "run_tasks", run_tasks)
-    monkeypatch.setattr(teaching, "run_tasks", run_tasks)
     yield started
 
 
-def worked(request: Request) -> Result:
-    return whole._Work(request, [{}]).done()
+def worked(request: Request, slots: int = 1) -> Result:
+    return whole._Work(request, [{}] * slots).done()
 
 
 def test_a_label_whose_teacher_cannot_be_imported_fails_and_the_others_are_trained(
@@ -97,6 +98,27 @@ def test_labels_of_a_teacher_whose_training_fails_fail_and_the_others_are_traine
     assert result.comparison.teacher is None and [own.methods for own in result.comparison.own_teachers] == [("mine",)]
 
 
+def test_while_a_teacher_is_trained_free_slots_train_what_needs_none_but_not_before_steps_are_timed(
+    make_bundle: MakeBundle, children: list[str], tmp_path: Path
+) -> None:
+    own = (f"teacher.bundle={make_bundle('pspnet')}", "compare.teachers.mine={encoder: resnet18, bundle: null}")
+    result = worked(asked(tmp_path / "out", *own), slots=3)
+    assert children == ["teacher pspnet resnet18", "none seed 0", "cwd seed 0"], (
+        "the common teacher is there; what failed waits for another call"
+    )
+    errors = {row.arm.method: row.failed[0][1] for row in result.comparison.rows}
+    assert errors == {"none": "not trained here", "cwd": "not trained here", "mine": "its teacher failed: not trained here"}
+    children.clear()
+    with pytest.raises(RunFailed, match="not trained here"):
+        worked(asked(tmp_path / "other"), slots=3)
+    assert children == ["teacher pspnet resnet50"], "with the only teacher ends the call"
+    children.clear()
+    timed_first = asked(tmp_path / "third", *own, budget=1.0)
+    write_recorded(timed_first.out, Recorded(1.0, "cpu", 1, 1, 1, {"none": Timed((0.1,)), "cwd": Timed((0.2,))}))
+    worked(timed_first, slots=3)
+    assert children == ["teacher pspnet resnet18", "none seed 0", "cwd seed 0"]
+
+
 @pytest.mark.slow
 def test_a_teacher_whose_training_fails_is_told_and_leaves_the_others(make_bundle: MakeBundle, tmp_path: Path) -> None:
     """In a child process, for real: the learning rate makes the loss infinite."""
@@ -105,7 +127,11 @@ def test_a_teacher_whose_training_fails_is_told_and_leaves_the_others(make_bundl
     fast = ("train.batch_size=2", "train.lr=1e30", "train.workers=0", "train.threads=1")
     request = asked(tmp_path / "out", f"teacher.bundle={make_bundle('pspnet')}", own, *small, *fast)
     plans = {each.name: planned_teacher(request.config, each, request.out) for each in request.methods}
-    failed = make_teachers(request.config, plans, [{}], share=lambda folder: None, reporter=CellReporter)
+
+    def train(tasks: Sequence[Task], ended: Callable[[Outcome], None]) -> None:
+        run_tasks(tasks, [{}], done=ended, reporter=CellReporter)
+
+    failed = make_teachers(request.config, plans, train=train, share=lambda folder: None)
     assert list(failed) == ["mine"] and failed["mine"]
 
 
