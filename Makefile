@@ -1,4 +1,4 @@
-# make setup | demo | test | test-slow | check | wheel-check | cpp | aarch64-check | clean
+# make setup | demo | test | test-extras | test-slow | check | wheel-check | cpp | aarch64-check | clean
 # Everything goes into .venv in this folder; nothing is installed elsewhere.
 
 VENV := .venv
@@ -13,16 +13,18 @@ RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu$(
 # Test processes: a test may itself train, so more of them than this need cores and about 2 GB of memory each.
 WORKERS ?= 2
 STAMP := $(VENV)/.ready
+EXTRAS := $(VENV)/.extras
+CONSTRAINTS = constraints/$$($(BIN)/python -c 'import sys; print("py3%d" % sys.version_info[1])').txt
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: setup demo test test-slow check format wheel-check cpp aarch64-check clean
+.PHONY: setup demo test test-extras test-slow check format wheel-check cpp aarch64-check clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 	@test -n "$(PYTHON)" || { echo "gddctl needs CPython 3.11, 3.12 or 3.13 with venv (on Debian and Ubuntu: apt install python3-venv)"; exit 4; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/$$($(BIN)/python -c 'import sys; print("py3%d" % sys.version_info[1])').txt \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
 		--editable '.[train,$(RUNTIME),report,serve,dev]'
 	touch $(STAMP)
 
@@ -31,6 +33,15 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# What make test skips for want of mlflow, wandb, transformers and openvino; installs them, and all they bring, beside the rest.
+test-extras: $(EXTRAS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/distill/test_tracking.py tests/models/test_from_transformers.py \
+		tests/pipeline/test_importing.py tests/runtime/test_openvino.py tests/runtime/test_contract.py
+
+$(EXTRAS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[teachers,track,openvino]'
+	touch $(EXTRAS)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

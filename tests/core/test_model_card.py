@@ -90,6 +90,14 @@ def test_a_card_tells_everything_that_is_known() -> None:
     assert rows(card, "Intended use")["licence"] == "MIT"
 
 
+def test_a_card_tells_which_of_the_teachers_classes_the_dataset_lacks() -> None:
+    assert "classes left out" not in rows(model_card(ALL), "Teacher")
+    assert ALL.card is not None and ALL.card.teacher is not None
+    teacher = ALL.card.teacher.model_copy(update={"dropped": ("rider", "sky")})
+    card = model_card(dataclasses.replace(ALL, card=ALL.card.model_copy(update={"teacher": teacher})))
+    assert rows(card, "Teacher")["classes left out"] == "rider, sky"
+
+
 def test_a_card_does_not_say_where_the_data_lay() -> None:
     words = str(model_card(ALL))
     assert "camvid" in words and "private" not in words

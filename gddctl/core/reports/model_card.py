@@ -140,6 +140,8 @@ def _teacher(known: Known) -> Iterator[Row]:
         yield "name", card.teacher.name
         yield "source", "trained with gddctl" if card.teacher.source == "gddctl" else f"a checkpoint of {card.teacher.source}"
         yield "licence", card.teacher.licence
+        if card.teacher.dropped:
+            yield "classes left out", ", ".join(card.teacher.dropped)
     if card.training.teacher_kind not in (None, "network"):
         yield "kind", f"{card.training.teacher_kind}: it saw the label while it taught; the student never does"
     yield "SHA-256 of the weights", card.training.teacher_weights_sha256

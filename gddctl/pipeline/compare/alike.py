@@ -28,10 +28,12 @@ def difference_notes(out: Path, cells: Sequence[tuple[Cell, Mapping[str, Any]]])
 def _made(out: Path, cell: Cell, more: Mapping[str, Any]) -> dict[str, str]:
     """What is known of how the cell came to be."""
     bundle = cell_folder(out, *cell.key) / "student"
+    environment = dict(more.get("environment") or {})
+    kind, model = more.get("device"), environment.get("gpu", environment.get("cpu"))  # the processor beside a GPU makes no numbers
     known = {
-        "device": more.get("device"),
+        "device": f"{kind}, {model}" if kind is not None and model is not None else kind,
         "gddctl": read_card(bundle).gddctl_version if is_bundle(bundle) else None,
-        "torch": dict(more.get("environment") or {}).get("torch"),
+        "torch": environment.get("torch"),
     }
     return {key: str(value) for key, value in known.items() if value is not None}
 
