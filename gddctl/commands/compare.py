@@ -33,7 +33,12 @@ def compare(
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Trainings of each method. Default: compare.seeds.")] = None,
     first_seed: Annotated[int, typer.Option("--first-seed", min=0)] = 0,
     budget: Annotated[
-        float | None, typer.Option("--budget", min=0.001, metavar="SECONDS", help="Equal time: becomes iterations once, by measured steps.")
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="SECONDS|METHOD",
+            help="Equal time: so many seconds, or what METHOD takes for train.iterations; becomes iterations once, by measured steps.",
+        ),
     ] = None,
     on: Annotated[OnName, typer.Option("--on", help="Score on val, or on training images held out, to choose settings by.")] = OnName.val,
     devices: Annotated[str | None, typer.Option("--devices", help="CUDA devices to use side by side: how many, or indices as 0,2.")] = None,
@@ -105,7 +110,7 @@ def _following(config: Path | None, overrides: Sequence[str], request: Request, 
         return None
     settings = [word for item in overrides for word in ("--set", item)]
     command = ["gddctl", "compare", *([str(config)] if config else []), *settings, "--methods"]
-    budget = [] if request.budget is None else ["--budget", f"{request.budget:.15g}"]
+    budget = [] if request.budget is None else ["--budget", request.budget.flag]
     if on is OnName.heldout:
         chosen = next((row.arm.method for row in comparison.rows if row.scores and row.arm.method != REFERENCE), None)
         first = ["--first-seed", str(request.seeds[0])] if request.seeds[0] else []

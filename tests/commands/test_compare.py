@@ -170,6 +170,28 @@ def test_a_budget_becomes_iterations_once_and_val_is_not_opened_where_images_are
     assert other.code == 2 and "0.4 seconds" in other.err
 
 
+def test_at_the_time_of_a_method_its_cells_are_those_of_equal_iterations(settings: Path, cli: Cli, tmp_path: Path) -> None:
+    words = ["compare", settings, "--methods", "both", "--seeds", "1", "--set", "train.iterations=4", "--out", tmp_path / "out"]
+    assert cli(*words).code == 0
+    ahead = cli(*words, "--budget", "both", "--dry-run", "--json")
+    assert [cell["seconds"] for cell in ahead.json["cells"]] == [None, None], "no step was timed"
+    done = cli(*words, "--budget", "both", "--json")
+    assert done.code == 0, done.err
+    times = read(tmp_path / "out" / "step_times.json")
+    medians = {name: row["median"] for name, row in times["methods"].items()}
+    steps = max(1, int(4 * medians["both"] / medians["none"]))
+    assert times["budget_of"] == {"method": "both", "iterations": 4} and times["budget_seconds"] == pytest.approx(4 * medians["both"])
+    assert "both seed 0: " not in done.err, "trained again, though it is the same cell"
+    rows = {(row["arm"]["method"], row["arm"]["budget"]): row["arm"]["iterations"] for row in done.json["comparison"]["rows"]}
+    assert rows == {("none", "iterations"): 4, ("both", "iterations"): 4, ("none", "seconds"): steps, ("both", "seconds"): 4}
+    assert ", the time of 4 steps of both, became each method" in (tmp_path / "out" / "comparison.html").read_text()
+    assert "--budget both" in done.json["next"]
+    longer = cli(*words, "--budget", "both", "--set", "train.iterations=5")
+    assert longer.code == 2 and "the time of 4 steps of both" in longer.err
+    stranger = cli(*words, "--budget", "cwd")
+    assert stranger.code == 2 and "--budget cwd: expected seconds, or a method of this comparison" in stranger.err
+
+
 def test_words_that_cannot_be_meant_are_refused(settings: Path, cli: Cli, tmp_path: Path) -> None:
     typo = cli("compare", settings, "--methods", "cdw", "--out", tmp_path / "a")
     assert typo.code == 2 and "unknown method 'cdw'; did you mean 'cwd'?" in typo.err

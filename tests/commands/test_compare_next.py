@@ -10,7 +10,7 @@ from gddctl.core.reports.comparison import Arm, Bootstrap, Comparison, MethodRow
 from gddctl.pipeline.compare.compare import requested
 
 
-def following(on: OnName, *, seeds: int | None = None, first_seed: int = 0, budget: float | None = None) -> str:
+def following(on: OnName, *, seeds: int | None = None, first_seed: int = 0, budget: str | None = None) -> str:
     config, sets = Path("tiny.yaml"), ["compare.seeds=3"]
     request = requested(
         load_config(None, sets), ["cwd"], seeds=seeds, first_seed=first_seed, budget=budget, on=on.value, out=Path("somewhere")
@@ -27,10 +27,10 @@ def test_what_was_chosen_is_shown_on_val_with_the_same_seconds_and_seeds() -> No
     plain = "gddctl compare tiny.yaml --set compare.seeds=3 --methods none,cwd"
     assert following(OnName.heldout) == plain
     assert following(OnName.heldout, seeds=3) == plain
-    assert following(OnName.heldout, seeds=7, budget=1234567.5) == f"{plain} --budget 1234567.5 --seeds 7"
+    assert following(OnName.heldout, seeds=7, budget="1234567.5") == f"{plain} --budget 1234567.5 --seeds 7"
     assert following(OnName.heldout, seeds=2, first_seed=4) == f"{plain} --seeds 2 --first-seed 4"
 
 
 def test_one_seed_asks_for_more_in_the_same_folder() -> None:
-    words = following(OnName.val, seeds=1, budget=0.4)
+    words = following(OnName.val, seeds=1, budget="0.4")
     assert "--methods none,cwd --budget 0.4 --seeds 5 --out" in words

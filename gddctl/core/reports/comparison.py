@@ -225,11 +225,12 @@ class StepTimes:
     how: str  # rounds, steps in a round, device: in words
     times: tuple[StepTime, ...]
     budget_seconds: float | None = None  # that became every method's iterations by these times; None: not told
+    budget_of: str | None = None  # whose time that is, where it was given as a method's
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StepTimes:
         """Read back what :meth:`Comparison.to_json` wrote of them."""
-        return cls(value["how"], tuple(StepTime(**time) for time in value["times"]), value.get("budget_seconds"))
+        return cls(value["how"], tuple(StepTime(**time) for time in value["times"]), value.get("budget_seconds"), value.get("budget_of"))
 
     def of(self, method: str) -> StepTime | None:
         """The time of ``method``, if it was measured."""

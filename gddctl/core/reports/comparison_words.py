@@ -40,8 +40,8 @@ def measured(comparison: Comparison) -> Iterator[tuple[str, str]]:
             f"{time.method} {1000 * time.seconds:.1f} ({1000 * time.low:.1f} to {1000 * time.high:.1f})"
             for time in comparison.step_times.times
         )
-        budget = comparison.step_times.budget_seconds
-        became = "" if budget is None else f"; by them {budget:g} s became each method's iterations"
+        budget, of = comparison.step_times.budget_seconds, comparison.step_times.budget_of
+        became = "" if budget is None else f"; by them {budget:g} s{f', the time of {of},' if of else ''} became each method's iterations"
         yield "milliseconds per step", f"{times}; {comparison.step_times.how}{became}"
 
 

@@ -22,6 +22,7 @@ from gddctl.core.reports.comparison_words import waiting
 from gddctl.core.workspace import claim, hold
 from gddctl.data.open import open_dataset
 from gddctl.pipeline.compare.arms import add_arms
+from gddctl.pipeline.compare.budget import Budget, asked_budget
 from gddctl.pipeline.compare.cell_files import CELL, ORDER, read_cell, require_same_training, write_cell
 from gddctl.pipeline.compare.cell_job import cell_identity, job_of_cell
 from gddctl.pipeline.compare.child import MEASURED
@@ -56,23 +57,24 @@ class Request:
     config: RunConfig
     methods: tuple[Compared, ...]
     seeds: tuple[int, ...]
-    budget: float | None  # seconds; None: equal iterations
+    budget: Budget | None  # None: equal iterations
     out: Path
 
 
 def requested(
-    config: RunConfig, methods: Sequence[str], *, seeds: int | None, first_seed: int, budget: float | None, on: Judge, out: Path | None
+    config: RunConfig, methods: Sequence[str], *, seeds: int | None, first_seed: int, budget: str | None, on: Judge, out: Path | None
 ) -> Request:
     """The command's words, checked.
 
     Raises:
-        UsageError: a method that is not known, or none.
+        UsageError: a method that is not known, or none; a budget that is neither seconds nor one of them.
         ConfigError: settings that a comparison cannot go by.
     """
     compared = compared_methods(methods, config.compare)
     count = seeds if seeds is not None else config.compare.seeds
     folder = (out or default_folder(config, on)).resolve()
-    return Request(judged_on(config, on), compared, tuple(range(first_seed, first_seed + count)), budget, folder)
+    equal_time = asked_budget(budget, [each.name for each in compared], config.train.iterations)
+    return Request(judged_on(config, on), compared, tuple(range(first_seed, first_seed + count)), equal_time, folder)
 
 
 def compare(request: Request, *, devices: str | None, jobs: int | None, force: bool) -> Result:
@@ -171,7 +173,7 @@ class _Work:
 
         run_tasks(tasks, self._slots, done=done, reporter=_reporter)
 
-    def _timed(self, recorded: Recorded | None, budget: float) -> Recorded:
+    def _timed(self, recorded: Recorded | None, budget: Budget) -> Recorded:
         """Step times of all methods: those on record, and those that are missing."""
         names = [each.name for each in self._methods if each.name not in self._untaught]
         missing = recorded.missing(names) if recorded is not None else names
@@ -184,7 +186,7 @@ class _Work:
             log.warning("%s", words)
         return recorded
 
-    def _measured(self, budget: float, names: Sequence[str]) -> Recorded:
+    def _measured(self, budget: Budget, names: Sequence[str]) -> Recorded:
         """``names`` timed in turns by one child process.
 
         Raises:

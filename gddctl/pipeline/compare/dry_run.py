@@ -11,6 +11,7 @@ from typing import Any
 from gddctl.core.artifact.card import is_bundle
 from gddctl.core.config.compare import ViewsConfig
 from gddctl.core.workspace import belongs
+from gddctl.pipeline.compare.budget import Seconds
 from gddctl.pipeline.compare.cell_files import read_cell
 from gddctl.pipeline.compare.compare import Request
 from gddctl.pipeline.compare.ground import common_digest, common_settings
@@ -87,10 +88,11 @@ def outlook(request: Request) -> Outlook:
             lines.append(Line(plan.label, steps, "done" if plan.ready else "todo", None))
     iterations = _iterations(request, recorded)
     if iterations is None:
+        seconds = request.budget.seconds if isinstance(request.budget, Seconds) else None
         return Outlook(
             (
                 *lines,
-                *(Line(f"{each.name} seed {seed}", None, "todo", request.budget) for seed in request.seeds for each in request.methods),
+                *(Line(f"{each.name} seed {seed}", None, "todo", seconds) for seed in request.seeds for each in request.methods),
             )
         )
     for cell in planned_cells(request.methods, iterations, request.seeds):

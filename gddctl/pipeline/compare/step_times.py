@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gddctl.core.errors import ArtifactError, UsageError
+from gddctl.core.errors import ArtifactError, RunFailed, UsageError
 from gddctl.core.files import read_json, write_json
 from gddctl.core.reports.comparison import REFERENCE, StepTime, StepTimes
+from gddctl.pipeline.compare.budget import Budget, Seconds, TimeOf, budget_from_json, budget_to_json
 
 STEP_TIMES = "step_times.json"
 SCHEMA = 1
@@ -47,16 +48,35 @@ class Timed:
 class Recorded:
     """``step_times.json``."""
 
-    budget_seconds: float
+    budget: Budget
     device: str
     threads: int
     blocks: int
     block_steps: int
     methods: Mapping[str, Timed]
 
+    @property
+    def budget_seconds(self) -> float | None:
+        """What the budget comes to; None where it is the time of a method that has none."""
+        if isinstance(self.budget, Seconds):
+            return self.budget.seconds
+        return None if self.error(self.budget.method) is not None else self.budget.iterations * self.methods[self.budget.method].median
+
     def iterations(self, method: str) -> int:
-        """The budget in steps of ``method``, at least one."""
-        return max(1, int(self.budget_seconds / self.methods[method].median))
+        """The budget in steps of ``method``, at least one.
+
+        Raises:
+            RunFailed: the budget is the time of a method that has none.
+        """
+        seconds = self.budget_seconds
+        if isinstance(self.budget, TimeOf):
+            name = self.budget.method
+            if seconds is None:
+                raise RunFailed(f"--budget {name}: {self.error(name)}", remedy="give the budget in seconds, and another --out")
+            if method == name:
+                return self.budget.iterations  # whatever rounding would make of it
+        assert seconds is not None
+        return max(1, int(seconds / self.methods[method].median))
 
     def error(self, method: str) -> str | None:
         """Why ``method`` has no time; None where it has one."""
@@ -96,7 +116,8 @@ class Recorded:
             for name, timed in self.methods.items()
             if timed.seconds and timed.error is None
         )
-        return StepTimes(how, times, self.budget_seconds)
+        of = self.budget if isinstance(self.budget, TimeOf) else None
+        return StepTimes(how, times, self.budget_seconds, None if of is None else f"{of.iterations} steps of {of.method}")
 
 
 def read_recorded(out: Path) -> Recorded | None:
@@ -111,8 +132,8 @@ def read_recorded(out: Path) -> Recorded | None:
     value = read_json(path)
     try:
         methods = {name: Timed.of(row) for name, row in value["methods"].items()}
-        given: dict[str, Any] = {key: value[key] for key in ("budget_seconds", "device", "threads", "blocks", "block_steps")}
-        return Recorded(**given, methods=methods)
+        given: dict[str, Any] = {key: value[key] for key in ("device", "threads", "blocks", "block_steps")}
+        return Recorded(budget_from_json(value), **given, methods=methods)
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: not readable as step times ({error!r})", remedy="restore it: cells were trained by it") from error
 
@@ -120,17 +141,19 @@ def read_recorded(out: Path) -> Recorded | None:
 def write_recorded(out: Path, recorded: Recorded) -> None:
     """Keep ``recorded``."""
     rows = {name: {**asdict(timed), "median": timed.median if timed.seconds else None} for name, timed in recorded.methods.items()}
-    write_json(out / STEP_TIMES, {"schema": SCHEMA, **asdict(recorded), "methods": rows})
+    given = {key: getattr(recorded, key) for key in ("device", "threads", "blocks", "block_steps")}
+    budget = budget_to_json(recorded.budget, recorded.budget_seconds)
+    write_json(out / STEP_TIMES, {"schema": SCHEMA, **budget, **given, "methods": rows})
 
 
-def require_same_budget(out: Path, recorded: Recorded | None, budget: float) -> None:
+def require_same_budget(out: Path, recorded: Recorded | None, budget: Budget) -> None:
     """A folder has one budget.
 
     Raises:
         UsageError: it was made with another.
     """
-    if recorded is not None and recorded.budget_seconds != budget:
+    if recorded is not None and recorded.budget != budget:
         raise UsageError(
-            f"--budget {budget:g}: {out} holds cells of {recorded.budget_seconds:g} seconds",
+            f"--budget {budget.flag}, which means {budget.words}: {out} holds cells of {recorded.budget.words}",
             remedy="use that budget, or choose another --out",
         )

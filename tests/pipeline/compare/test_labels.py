@@ -14,6 +14,7 @@ from gddctl.core.digest import sha256_json
 from gddctl.core.errors import ArtifactError, UsageError
 from gddctl.core.files import write_json
 from gddctl.core.workspace import claim
+from gddctl.pipeline.compare.budget import Seconds
 from gddctl.pipeline.compare.cell_files import ORDER
 from gddctl.pipeline.compare.cell_job import cell_identity, job_of_cell
 from gddctl.pipeline.compare.compare import Request, compare, requested
@@ -88,9 +89,9 @@ def test_step_times_bind_a_label_and_a_label_under_which_nothing_stands_is_free(
     out = tmp_path / "out"
     recorded_by(asked(out))
     assert outlook(asked(out, THIRTY)).lines, "nothing was trained or timed under it"
-    write_recorded(out, Recorded(1.0, "cpu", 1, 1, 1, {"none": Timed((0.1,)), "mine": Timed((), "out of memory")}))
+    write_recorded(out, Recorded(Seconds(1.0), "cpu", 1, 1, 1, {"none": Timed((0.1,)), "mine": Timed((), "out of memory")}))
     assert outlook(asked(out, THIRTY)).lines, "its step could not be measured: it is measured again"
-    write_recorded(out, Recorded(1.0, "cpu", 1, 1, 1, {"none": Timed((0.1,)), "mine": Timed((0.2,))}))
+    write_recorded(out, Recorded(Seconds(1.0), "cpu", 1, 1, 1, {"none": Timed((0.1,)), "mine": Timed((0.2,))}))
     with pytest.raises(UsageError, match=r"method\.weight"):
         outlook(asked(out, THIRTY))
     (out / LABELS).write_text('{"schema": 1}')

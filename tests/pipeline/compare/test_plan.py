@@ -16,6 +16,7 @@ from gddctl.core.config.sections import RunConfig
 from gddctl.core.errors import ArtifactError, ConfigError, UsageError
 from gddctl.core.reports.comparison import Arm, Cell
 from gddctl.pipeline.compare.arms import add_arms, known_arms
+from gddctl.pipeline.compare.budget import Seconds
 from gddctl.pipeline.compare.cell_files import ORDER, read_cell, read_counts, require_same_training, write_cell, write_counts
 from gddctl.pipeline.compare.compare import requested
 from gddctl.pipeline.compare.ground import common_digest, common_settings, judged_on, split_words
@@ -79,7 +80,7 @@ def test_cells_come_seed_by_seed_in_folders_of_their_own(tmp_path: Path) -> None
 
 
 def test_a_budget_in_seconds_is_whole_steps_by_the_recorded_median(tmp_path: Path) -> None:
-    first = Recorded(60.0, "cpu", 2, 3, 5, {"none": Timed((0.5, 0.4, 9.0)), "bad": Timed((), "out of memory")})
+    first = Recorded(Seconds(60.0), "cpu", 2, 3, 5, {"none": Timed((0.5, 0.4, 9.0)), "bad": Timed((), "out of memory")})
     assert first.iterations("none") == 120
     assert first.missing(["none", "cwd", "bad"]) == ["none", "cwd", "bad"] and first.missing(["none"]) == []
     # Measured later, when the machine was half as fast: beside the reference, twice its time is what it was at first.
@@ -91,14 +92,14 @@ def test_a_budget_in_seconds_is_whole_steps_by_the_recorded_median(tmp_path: Pat
     assert read_recorded(tmp_path) == joined
     assert "brought to its first pace" in joined.table().how and "brought" not in first.table().how
     assert [time.method for time in first.table().times] == ["none"]
-    assert Recorded(0.1, "cpu", 1, 1, 1, {"none": Timed((5.0,))}).iterations("none") == 1
+    assert Recorded(Seconds(0.1), "cpu", 1, 1, 1, {"none": Timed((5.0,))}).iterations("none") == 1
     waited = replace(first, methods={"none": Timed((0.5, 0.3), waited=(0.3, 0.1))})
     write_recorded(tmp_path, waited)
     assert read_recorded(tmp_path) == waited and waited.table().times[0].data_wait == pytest.approx(0.5)
     assert first.table().times[0].data_wait is None
-    require_same_budget(tmp_path, joined, 60.0)
+    require_same_budget(tmp_path, joined, Seconds(60.0))
     with pytest.raises(UsageError, match="60 seconds"):
-        require_same_budget(tmp_path, joined, 61.0)
+        require_same_budget(tmp_path, joined, Seconds(61.0))
 
 
 def test_holding_out_gives_the_folder_another_name_and_leaves_val_out() -> None:

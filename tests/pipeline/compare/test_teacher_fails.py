@@ -14,6 +14,7 @@ from gddctl.core.errors import DataError, GddctlError, RunFailed
 from gddctl.core.reports.comparison import Cell
 from gddctl.core.workspace import claim
 from gddctl.pipeline.compare import compare as whole
+from gddctl.pipeline.compare.budget import Seconds
 from gddctl.pipeline.compare.cell_files import read_cell, write_cell, write_counts
 from gddctl.pipeline.compare.compare import Request, requested
 from gddctl.pipeline.compare.ground import common_digest, common_settings
@@ -37,7 +38,7 @@ def broken(tmp_path: Path) -> str:
     return f"compare.teachers.mine={{external: {{kind: smp, path: {checkpoint}, classes: voc, arch: unet, encoder: resnet18}}}}"
 
 
-def asked(out: Path, *settings: str, methods: Sequence[str] = ("mine", "cwd"), budget: float | None = None) -> Request:
+def asked(out: Path, *settings: str, methods: Sequence[str] = ("mine", "cwd"), budget: str | None = None) -> Request:
     config = load_config(None, [*DATA, "compare.methods.mine={kind: kd}", *settings])
     request = requested(config, methods, seeds=1, first_seed=0, budget=budget, on="val", out=out)
     claim(request.out, digest=common_digest(request.config), settings=common_settings(request.config), force=False)
@@ -113,8 +114,8 @@ def test_while_a_teacher_is_trained_free_slots_train_what_needs_none_but_not_bef
         worked(asked(tmp_path / "other"), slots=3)
     assert children == ["teacher pspnet resnet50"], "with the only teacher ends the call"
     children.clear()
-    timed_first = asked(tmp_path / "third", *own, budget=1.0)
-    write_recorded(timed_first.out, Recorded(1.0, "cpu", 1, 1, 1, {"none": Timed((0.1,)), "cwd": Timed((0.2,))}))
+    timed_first = asked(tmp_path / "third", *own, budget="1")
+    write_recorded(timed_first.out, Recorded(Seconds(1.0), "cpu", 1, 1, 1, {"none": Timed((0.1,)), "cwd": Timed((0.2,))}))
     worked(timed_first, slots=3)
     assert children == ["teacher pspnet resnet18", "none seed 0", "cwd seed 0"]
 
@@ -150,8 +151,8 @@ def test_where_no_teacher_is_left_the_call_ends_before_no_distillation_is_traine
 def test_a_label_without_a_teacher_is_not_timed_and_its_row_says_why(
     make_bundle: MakeBundle, broken: str, children: list[str], tmp_path: Path
 ) -> None:
-    request = asked(tmp_path / "out", f"teacher.bundle={make_bundle('pspnet')}", broken, budget=1.0)
-    write_recorded(request.out, Recorded(1.0, "cpu", 1, 1, 1, {"none": Timed((0.1,)), "cwd": Timed((0.2,))}))
+    request = asked(tmp_path / "out", f"teacher.bundle={make_bundle('pspnet')}", broken, budget="1")
+    write_recorded(request.out, Recorded(Seconds(1.0), "cpu", 1, 1, 1, {"none": Timed((0.1,)), "cwd": Timed((0.2,))}))
     rows = {row.arm.method: row for row in worked(request).comparison.rows}
     assert children == ["none seed 0", "cwd seed 0"], "the record has what is wanted: nothing is measured"
     assert rows["mine"].failed[0][1].startswith("its teacher failed: ")
@@ -174,7 +175,7 @@ class Machine:
             name: Timed((), "out of memory", out_of_memory=True) if name in over else Timed((pace if name == "none" else 2 * pace,))
             for name in names
         }
-        return Recorded(60.0, "cpu", 1, 1, 1, methods)
+        return Recorded(Seconds(60.0), "cpu", 1, 1, 1, methods)
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -193,7 +194,7 @@ def test_what_no_process_can_measure_ends_the_call() -> None:
         timed(["none", "cwd"], None, Machine(0, killed=True))
     with pytest.raises(RunFailed, match="SIGKILL"):
         timed(["none"], None, Machine(0, killed=True))
-    known = Recorded(60.0, "cpu", 1, 1, 1, {"none": Timed((0.1,))})
+    known = Recorded(Seconds(60.0), "cpu", 1, 1, 1, {"none": Timed((0.1,))})
     kept = timed(["none", "cwd"], known, Machine(0, killed=True))
     assert kept.error("none") is None and "SIGKILL" in str(kept.error("cwd")), "what is on record stands"
 
