@@ -20,6 +20,7 @@ COMMANDS = (
     "train",
     "distill",
     "eval",
+    "compare",
     "export",
     "parity",
     "bench",

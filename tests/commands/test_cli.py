@@ -7,14 +7,26 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from gddctl import __version__
+from gddctl.cli import app
+from tests import wheel_check
 from tests.commands.conftest import GDDCTL, Cli, Run, heed_interrupts
 
-COMMANDS = ("run", "init", "train", "distill", "compare", "eval", "export", "parity", "bench", "doctor", "data check", "data synth")
+
+def named(group: Any, before: str = "") -> Iterator[str]:
+    """Commands of a group, by its attribute: Typer's groups are click's in some versions and its own in others."""
+    for name, command in group.commands.items():
+        yield from named(command, f"{name} ") if hasattr(command, "commands") else [before + name]
+
+
+COMMANDS = tuple(named(get_command(app)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -23,6 +35,10 @@ def test_every_command_explains_itself(cli: Cli, command: str) -> None:
     assert done.code == 0
     for option in ("--json", "--verbose", "--quiet"):
         assert option in done.out
+
+
+def test_the_check_of_the_bare_wheel_asks_every_command_for_help() -> None:
+    assert set(wheel_check.COMMANDS) >= set(COMMANDS) and "data check" in COMMANDS
 
 
 def test_version(cli: Cli) -> None:
