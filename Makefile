@@ -34,8 +34,10 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# What make test skips for want of mlflow, wandb, transformers and openvino; installs them, and all they bring, beside the rest.
+# What make test skips for want of mlflow, wandb, transformers and openvino; installs them, and all they bring, beside the rest. Their
+# tests skip where one of them is not importable, so that is asked first.
 test-extras: $(EXTRAS)
+	$(BIN)/python -c 'import mlflow, openvino, transformers, wandb'
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/distill/test_tracking.py tests/models/test_from_transformers.py \
 		tests/pipeline/test_importing.py tests/runtime/test_openvino.py tests/runtime/test_contract.py
 

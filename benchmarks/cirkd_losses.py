@@ -1,10 +1,11 @@
-"""CIRKD's two kinds of losses and their gradients: as the trainer forms them, and as their equation stands, left to autograd.
+"""CIRKD's two kinds of losses and their gradients: as the trainer forms them, and left to autograd.
 
 Usage: python benchmarks/cirkd_losses.py [--rounds 5] [--threads 1] [--images 8] [--height 28] [--width 36] [--channels 256] [--keys 4096]
 
-Random unit vectors of the shape given; the student's and the teacher's have as many channels. Both forms take turns in one process, each
-round in another order. Printed: the median over rounds with the range, their ratio, which is taken within a round, and by how much losses
-and gradients differ.
+Random unit vectors of the shape given; the student's and the teacher's have as many channels. By autograd all matrices of similarities are
+held, or each is computed again in the backward pass, which holds one. The forms take turns in one process, each round in another order.
+Printed: the median over rounds with the range, the ratio to the trainer's form, which is taken within a round, and by how much losses and
+gradients differ.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from gddctl.distill.methods.similarities import between_images, with_memory
 
@@ -31,16 +33,21 @@ def divergence(student: Tensor, teacher: Tensor, own_keys: Tensor, keys: Tensor,
     return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(-1) @ weights
 
 
-def plainly_between(student: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
-    """Every ordered pair of images by itself."""
+def again(*args: Tensor) -> Tensor:
+    """The same, computed again in the backward pass instead of held."""
+    found: Tensor = checkpoint(divergence, *args, use_reentrant=False, preserve_rng_state=False)
+    return found
+
+
+def pairs_between(term: Callable[..., Tensor], student: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
+    """``term`` of every ordered pair of images."""
     count = len(student)
-    pairs = [divergence(student[i], teacher[i], student[j], teacher[j], weights[i]) for i in range(count) for j in range(count)]
-    return torch.stack(pairs).sum()
+    return torch.stack([term(student[i], teacher[i], student[j], teacher[j], weights[i]) for i in range(count) for j in range(count)]).sum()
 
 
-def plainly_with(student: Tensor, teacher: Tensor, keys: Tensor, weights: Tensor) -> Tensor:
-    """Every image by itself."""
-    return torch.stack([divergence(own, wanted, keys, keys, w) for own, wanted, w in zip(student, teacher, weights, strict=True)]).sum()
+def images_with(term: Callable[..., Tensor], student: Tensor, teacher: Tensor, keys: Tensor, weights: Tensor) -> Tensor:
+    """``term`` of every image and the keys."""
+    return torch.stack([term(own, wanted, keys, keys, w) for own, wanted, w in zip(student, teacher, weights, strict=True)]).sum()
 
 
 def once(loss: Loss, student: Tensor) -> tuple[float, float, Tensor]:
@@ -52,21 +59,23 @@ def once(loss: Loss, student: Tensor) -> tuple[float, float, Tensor]:
     return time.perf_counter() - began, float(value.detach()), gradient
 
 
-def measure(title: str, formed: Loss, plain: Loss, student: Tensor, rounds: int) -> None:
-    """Turns of both forms, and their row."""
-    (_, value, gradient), (_, expected, reference) = once(formed, student), once(plain, student)  # also the warm-up
-    seconds: dict[str, list[float]] = {"formed": [], "plain": []}
+def measure(title: str, forms: Mapping[str, Loss], student: Tensor, rounds: int) -> None:
+    """Turns of all forms, and their rows; the first form is the trainer's."""
+    warm = {name: once(loss, student) for name, loss in forms.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    names = list(forms)
     for turn in range(rounds):
-        contenders = [("formed", formed), ("plain", plain)]
-        for name, loss in contenders if turn % 2 else reversed(contenders):
-            seconds[name].append(once(loss, student)[0])
-    ratios = [slow / fast for fast, slow in zip(seconds["formed"], seconds["plain"], strict=True)]
-    print(f"{title}: {_spread(seconds['formed'])} s; by autograd {_spread(seconds['plain'])} s; {_spread(ratios)} times as long")
-    furthest = float((gradient - reference).abs().max() / reference.abs().max())
-    print(
-        f"  the losses differ by {abs(value - expected) / abs(expected):.1e} of theirs, the gradients by {furthest:.1e} of the largest",
-        flush=True,
-    )
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            seconds[name].append(once(forms[name], student)[0])
+    _, value, gradient = warm[names[0]]
+    for name in names:
+        row = f"{title}, {name}: {_spread(seconds[name])} s"
+        if name != names[0]:
+            ratios = [slow / fast for fast, slow in zip(seconds[names[0]], seconds[name], strict=True)]
+            apart = float((gradient - warm[name][2]).abs().max() / warm[name][2].abs().max())
+            row += f", {_spread(ratios)} times as long"
+            row += f"; losses differ by {abs(value / warm[name][1] - 1):.0e}, gradients by {apart:.0e} of the largest"
+        print(row, flush=True)
 
 
 def _spread(values: list[float]) -> str:
@@ -86,10 +95,14 @@ def main() -> None:
     keys = F.normalize(torch.randn(options.keys, options.channels), dim=-1)
     weights = torch.full((options.images, places), 1 / (options.images * places))
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {options.threads} threads", flush=True)
-    between = (lambda x: between_images(x, teacher, weights, TEMPERATURE), lambda x: plainly_between(x, teacher, weights))
-    measure("images against images", *between, student, options.rounds)
-    memory = (lambda x: with_memory(x, teacher, keys, weights, TEMPERATURE), lambda x: plainly_with(x, teacher, keys, weights))
-    measure("images against a memory", *memory, student, options.rounds)
+    terms = {"by autograd, matrices held": divergence, "by autograd, computed again": again}
+    between: dict[str, Loss] = {"as trained": lambda x: between_images(x, teacher, weights, TEMPERATURE)}
+    memory: dict[str, Loss] = {"as trained": lambda x: with_memory(x, teacher, keys, weights, TEMPERATURE)}
+    for name, term in terms.items():
+        between[name] = lambda x, term=term: pairs_between(term, x, teacher, weights)  # type: ignore[misc]
+        memory[name] = lambda x, term=term: images_with(term, x, teacher, keys, weights)  # type: ignore[misc]
+    measure("images against images", between, student, options.rounds)
+    measure("images against a memory", memory, student, options.rounds)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def compare(
 def _following(config: Path | None, overrides: Sequence[str], request: Request, comparison: Comparison, on: OnName) -> str | None:
     """The next useful command: the choice confirmed on val, more seeds, or the best student exported."""
     from gddctl.core.reports.comparison import REFERENCE
+    from gddctl.pipeline.compare.budget import TimeOf
     from gddctl.pipeline.compare.plan import cell_folder
 
     best = next((row for row in comparison.rows if row.scores), None)
@@ -115,7 +116,9 @@ def _following(config: Path | None, overrides: Sequence[str], request: Request, 
         chosen = next((row.arm.method for row in comparison.rows if row.scores and row.arm.method != REFERENCE), None)
         first = ["--first-seed", str(request.seeds[0])] if request.seeds[0] else []
         seeds = [*(["--seeds", str(len(request.seeds))] if len(request.seeds) != request.config.compare.seeds else []), *first]
-        return shlex.join([*command, f"{REFERENCE},{chosen}" if chosen else REFERENCE, *budget, *seeds])
+        timed_by = request.budget.method if isinstance(request.budget, TimeOf) else None  # which has to be among them
+        shown = dict.fromkeys(name for name in (REFERENCE, chosen, timed_by) if name is not None)
+        return shlex.join([*command, ",".join(shown), *budget, *seeds])
     if len(best.scores) < 2:
         return shlex.join([*command, ",".join(each.name for each in request.methods), *budget, "--seeds", "5", "--out", str(request.out)])
     return shlex.join(["gddctl", "export", str(cell_folder(request.out, best.arm.method, best.seeds[0], best.arm.iterations) / "student")])

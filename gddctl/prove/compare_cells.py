@@ -114,8 +114,10 @@ def _row(arm: Arm, cells: Sequence[Cell], step_times: StepTimes | None) -> Metho
 
 def _asked(rows: Sequence[MethodRow]) -> Iterator[tuple[MethodRow, MethodRow]]:
     """Which arms are held against each other: see :attr:`Pair.kind`."""
+    judged = set()
     for one, other in combinations(rows, 2):  # rows stand best first, so that differences between methods are not negative
         if one.arm.group == other.arm.group and one.arm.method != other.arm.method:
+            judged.add(_trainings(one, other))
             yield (other, one) if one.arm.method == REFERENCE else (one, other)
     for method in dict.fromkeys(row.arm.method for row in rows):
         lengths = {row.arm.iterations: row for row in rows if row.arm.method == method}
@@ -123,8 +125,12 @@ def _asked(rows: Sequence[MethodRow]) -> Iterator[tuple[MethodRow, MethodRow]]:
             yield lengths[longer], lengths[shorter]
     for row in rows:
         longest = max(_no_dearer(row, rows), key=lambda other: other.arm.iterations, default=None)
-        if longest is not None:
+        if longest is not None and _trainings(longest, row) not in judged:  # a cell of two budgets is held against another once
             yield longest, row
+
+
+def _trainings(one: MethodRow, other: MethodRow) -> frozenset[tuple[str, int]]:
+    return frozenset((row.arm.method, row.arm.iterations) for row in (one, other))
 
 
 def _lengths_asked(lengths: Sequence[int]) -> Sequence[tuple[int, int]]:

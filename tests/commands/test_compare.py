@@ -174,7 +174,8 @@ def test_at_the_time_of_a_method_its_cells_are_those_of_equal_iterations(setting
     words = ["compare", settings, "--methods", "both", "--seeds", "1", "--set", "train.iterations=4", "--out", tmp_path / "out"]
     assert cli(*words).code == 0
     ahead = cli(*words, "--budget", "both", "--dry-run", "--json")
-    assert [cell["seconds"] for cell in ahead.json["cells"]] == [None, None], "no step was timed"
+    lines = [(cell["label"], cell["iterations"], cell["state"], cell["seconds"] is None) for cell in ahead.json["cells"]]
+    assert lines == [("none seed 0", None, "todo", True), ("both seed 0", 4, "done", False)], "none's step was not timed"
     done = cli(*words, "--budget", "both", "--json")
     assert done.code == 0, done.err
     times = read(tmp_path / "out" / "step_times.json")
@@ -182,6 +183,7 @@ def test_at_the_time_of_a_method_its_cells_are_those_of_equal_iterations(setting
     steps = max(1, int(4 * medians["both"] / medians["none"]))
     assert times["budget_of"] == {"method": "both", "iterations": 4} and times["budget_seconds"] == pytest.approx(4 * medians["both"])
     assert "both seed 0: " not in done.err, "trained again, though it is the same cell"
+    assert ("none seed 0: " in done.err) is (steps != 4), "of as many steps by chance, it is the same cell too"
     rows = {(row["arm"]["method"], row["arm"]["budget"]): row["arm"]["iterations"] for row in done.json["comparison"]["rows"]}
     assert rows == {("none", "iterations"): 4, ("both", "iterations"): 4, ("none", "seconds"): steps, ("both", "seconds"): 4}
     assert ", the time of 4 steps of both, became each method" in (tmp_path / "out" / "comparison.html").read_text()
@@ -189,7 +191,9 @@ def test_at_the_time_of_a_method_its_cells_are_those_of_equal_iterations(setting
     longer = cli(*words, "--budget", "both", "--set", "train.iterations=5")
     assert longer.code == 2 and "the time of 4 steps of both" in longer.err
     stranger = cli(*words, "--budget", "cwd")
-    assert stranger.code == 2 and "--budget cwd: expected seconds, or a method of this comparison" in stranger.err
+    assert stranger.code == 2 and "--budget cwd: expected seconds, or a method that is compared" in stranger.err
+    others = cli(*words[:3], "none", *words[4:], "--budget", "both", "--dry-run", "--json")
+    assert [cell["state"] for cell in others.json["cells"]] == ["done"], "the folder's budget need not be among the methods of a call"
 
 
 def test_words_that_cannot_be_meant_are_refused(settings: Path, cli: Cli, tmp_path: Path) -> None:

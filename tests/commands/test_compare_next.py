@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gddctl.commands.compare import OnName, _following
@@ -10,10 +11,12 @@ from gddctl.core.reports.comparison import Arm, Bootstrap, Comparison, MethodRow
 from gddctl.pipeline.compare.compare import requested
 
 
-def following(on: OnName, *, seeds: int | None = None, first_seed: int = 0, budget: str | None = None) -> str:
+def following(
+    on: OnName, *, seeds: int | None = None, first_seed: int = 0, budget: str | None = None, methods: Sequence[str] = ("cwd",)
+) -> str:
     config, sets = Path("tiny.yaml"), ["compare.seeds=3"]
     request = requested(
-        load_config(None, sets), ["cwd"], seeds=seeds, first_seed=first_seed, budget=budget, on=on.value, out=Path("somewhere")
+        load_config(None, sets), methods, seeds=seeds, first_seed=first_seed, budget=budget, on=on.value, out=Path("somewhere")
     )
     scores = tuple((seed, 0.5) for seed in request.seeds)
     rows = tuple(MethodRow(Arm(name, 8), scores, (), None, None, None, None) for name in ("cwd", "none"))
@@ -29,6 +32,11 @@ def test_what_was_chosen_is_shown_on_val_with_the_same_seconds_and_seeds() -> No
     assert following(OnName.heldout, seeds=3) == plain
     assert following(OnName.heldout, seeds=7, budget="1234567.5") == f"{plain} --budget 1234567.5 --seeds 7"
     assert following(OnName.heldout, seeds=2, first_seed=4) == f"{plain} --seeds 2 --first-seed 4"
+
+
+def test_the_method_whose_time_the_budget_is_stays_among_the_compared() -> None:
+    assert following(OnName.heldout, budget="cwd").endswith("--methods none,cwd --budget cwd")
+    assert following(OnName.heldout, methods=("cwd", "kd"), budget="kd").endswith("--methods none,cwd,kd --budget kd")
 
 
 def test_one_seed_asks_for_more_in_the_same_folder() -> None:

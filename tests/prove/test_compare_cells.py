@@ -238,6 +238,21 @@ def test_arms_of_equal_seconds_compare_though_their_iterations_differ() -> None:
     assert "against none: gdd 800, none" not in kinds(compared(apart, counts))
 
 
+def test_a_cell_that_serves_two_budgets_is_held_against_the_longer_undistilled_student_once() -> None:
+    counts: Counts = {}
+    dear = trained("gdd", 0.72, counts, step_seconds=0.18)
+    longer = trained("none", 0.75, counts, iterations=1390)
+    equal = [*dear, *trained("none", 0.74, counts)]
+    by_seconds = [dataclasses.replace(cell, budget="seconds") for cell in (*dear, *longer)]
+
+    def of(cells: list[Cell]) -> list[tuple[str, int, str, int]]:
+        return [(x.first.method, x.first.iterations, x.second.method, x.second.iterations) for x in compared(cells, counts).pairs]
+
+    beside = [("gdd", 800, "none", 800), ("none", 1390, "none", 800)]
+    assert sorted(of([*equal, *longer])) == sorted([*beside, ("none", 1390, "gdd", 800)])
+    assert sorted(of([*equal, *by_seconds])) == sorted([*beside, ("gdd", 800, "none", 1390)])
+
+
 def grown(short: float, long: float, iterations: int = 1600) -> Comparison:
     counts: Counts = {}
     return compared(trained("none", short, counts) + trained("none", long, counts, iterations=iterations), counts)

@@ -55,25 +55,33 @@ def asked_budget(word: str | None, methods: Sequence[str], iterations: int) -> B
 
     Args:
         word: seconds, or one of ``methods``.
-        methods: that are compared, by their names.
+        methods: whose time it may be, by their names.
         iterations: of a training, by the settings.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither, or may be both.
     """
     if word is None:
         return None
-    try:
-        seconds = float(word)
-    except ValueError:
-        if word not in methods:
+    seconds = _number(word)
+    if word in methods:
+        if seconds is not None:
             raise UsageError(
-                f"--budget {word}: expected seconds, or a method of this comparison", remedy=f"these are: {', '.join(methods)}"
-            ) from None
+                f"--budget {word}: may be seconds or the method of that name", remedy="give the method's label a letter in front"
+            )
         return TimeOf(word, iterations)
+    if seconds is None:
+        raise UsageError(f"--budget {word}: expected seconds, or a method that is compared", remedy=f"these are: {', '.join(methods)}")
     if not (math.isfinite(seconds) and seconds >= _SHORTEST):
-        raise UsageError(f"--budget {word}: expected at least {_SHORTEST:g} seconds", remedy="for example --budget 3600")
+        raise UsageError(f"--budget {word}: expected a number of seconds from {_SHORTEST:g} on", remedy="for example --budget 3600")
     return Seconds(seconds)
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
 
 
 def budget_to_json(budget: Budget, seconds: float | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from gddctl.core.reports.comparison_words import waiting
 from gddctl.core.workspace import claim, hold
 from gddctl.data.open import open_dataset
 from gddctl.pipeline.compare.arms import add_arms
-from gddctl.pipeline.compare.budget import Budget, asked_budget
+from gddctl.pipeline.compare.budget import Budget, TimeOf, asked_budget
 from gddctl.pipeline.compare.cell_files import CELL, ORDER, read_cell, require_same_training, write_cell
 from gddctl.pipeline.compare.cell_job import cell_identity, job_of_cell
 from gddctl.pipeline.compare.child import MEASURED
@@ -33,7 +33,7 @@ from gddctl.pipeline.compare.plan import PlannedCell, arms_of, planned_cells
 from gddctl.pipeline.compare.pool import Outcome, Task, run_tasks
 from gddctl.pipeline.compare.result import Result, write_result
 from gddctl.pipeline.compare.slots import slots_for
-from gddctl.pipeline.compare.step_times import Recorded, Timed, read_recorded, require_same_budget, write_recorded
+from gddctl.pipeline.compare.step_times import Recorded, Timed, read_recorded, under_budget, write_recorded
 from gddctl.pipeline.compare.teacher_scores import order_score
 from gddctl.pipeline.compare.teachers import described_all, planned_teacher
 from gddctl.pipeline.compare.teaching import make_teachers
@@ -73,7 +73,10 @@ def requested(
     compared = compared_methods(methods, config.compare)
     count = seeds if seeds is not None else config.compare.seeds
     folder = (out or default_folder(config, on)).resolve()
-    equal_time = asked_budget(budget, [each.name for each in compared], config.train.iterations)
+    names = [each.name for each in compared]
+    if budget is not None and (recorded := read_recorded(folder)) is not None and recorded.budget_seconds is not None:
+        names += [recorded.budget.method] if isinstance(recorded.budget, TimeOf) and recorded.budget.method not in names else []
+    equal_time = asked_budget(budget, names, config.train.iterations)
     return Request(judged_on(config, on), compared, tuple(range(first_seed, first_seed + count)), equal_time, folder)
 
 
@@ -115,7 +118,9 @@ class _Work:
         """Everything in order."""
         recorded = read_recorded(self._out)
         if self._budget is not None:
-            require_same_budget(self._out, recorded, self._budget)
+            before, recorded = recorded, under_budget(self._out, recorded, self._budget)
+            if recorded is not None and recorded != before:
+                write_recorded(self._out, recorded)
         wanted = meanings(self._config, self._methods, self._teachers)
         require_same_meanings(self._out, wanted, recorded)
         self._untaught = make_teachers(
@@ -177,6 +182,11 @@ class _Work:
         """Step times of all methods: those on record, and those that are missing."""
         names = [each.name for each in self._methods if each.name not in self._untaught]
         missing = recorded.missing(names) if recorded is not None else names
+        if isinstance(budget, TimeOf) and budget.method in self._untaught and (recorded is None or recorded.budget_seconds is None):
+            raise RunFailed(
+                f"--budget {budget.method}: {self._no_teacher(budget.method)}",
+                remedy="the same command tries its teacher again; or give the budget in seconds",
+            )
         if not missing:
             assert recorded is not None
             return recorded

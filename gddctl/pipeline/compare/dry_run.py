@@ -11,13 +11,13 @@ from typing import Any
 from gddctl.core.artifact.card import is_bundle
 from gddctl.core.config.compare import ViewsConfig
 from gddctl.core.workspace import belongs
-from gddctl.pipeline.compare.budget import Seconds
+from gddctl.pipeline.compare.budget import Seconds, TimeOf
 from gddctl.pipeline.compare.cell_files import read_cell
 from gddctl.pipeline.compare.compare import Request
 from gddctl.pipeline.compare.ground import common_digest, common_settings
 from gddctl.pipeline.compare.labels import meanings, require_same_meanings
-from gddctl.pipeline.compare.plan import cell_folder, planned_cells, seeds_in
-from gddctl.pipeline.compare.step_times import Recorded, read_recorded, require_same_budget
+from gddctl.pipeline.compare.plan import PlannedCell, cell_folder, seeds_in
+from gddctl.pipeline.compare.step_times import Recorded, read_recorded, under_budget
 from gddctl.pipeline.compare.teachers import planned_teacher
 
 _TRAINED = ("done", "trained")
@@ -74,11 +74,11 @@ def outlook(request: Request) -> Outlook:
     Raises:
         UsageError: the folder belongs to another comparison, has another budget, or a label in it means something else.
     """
-    out = request.out
+    out, views = request.out, request.config.compare.views
     belongs(out, digest=common_digest(request.config), settings=common_settings(request.config))
     recorded = read_recorded(out)
     if request.budget is not None:
-        require_same_budget(out, recorded, request.budget)
+        recorded = under_budget(out, recorded, request.budget)
     lines = []
     plans = {each.name: planned_teacher(request.config, each, out) for each in request.methods}
     require_same_meanings(out, meanings(request.config, request.methods, plans), recorded)
@@ -87,19 +87,17 @@ def outlook(request: Request) -> Outlook:
             steps = plan.job.train.iterations
             lines.append(Line(plan.label, steps, "done" if plan.ready else "todo", None))
     iterations = _iterations(request, recorded)
-    if iterations is None:
-        seconds = request.budget.seconds if isinstance(request.budget, Seconds) else None
-        return Outlook(
-            (
-                *lines,
-                *(Line(f"{each.name} seed {seed}", None, "todo", seconds) for seed in request.seeds for each in request.methods),
+    unknown = request.budget.seconds if isinstance(request.budget, Seconds) else None  # seconds that such a training takes
+    for seed in request.seeds:
+        for each in request.methods:
+            if each.name not in iterations:
+                lines.append(Line(f"{each.name} seed {seed}", None, "todo", unknown))
+                continue
+            cell = PlannedCell(each, seed, iterations[each.name])
+            pace = _pace(request, recorded, each.name, cell.iterations)
+            lines.append(
+                Line(cell.label, cell.iterations, _state(cell.folder(out), views), None if pace is None else pace * cell.iterations)
             )
-        )
-    for cell in planned_cells(request.methods, iterations, request.seeds):
-        folder = cell.folder(out)
-        state = _state(folder, request.config.compare.views)
-        pace = _pace(request, recorded, cell.compared.name, cell.iterations)
-        lines.append(Line(cell.label, cell.iterations, state, None if pace is None else pace * cell.iterations))
     return Outlook(tuple(lines))
 
 
@@ -109,13 +107,15 @@ def _state(folder: Path, views: ViewsConfig) -> str:
     return "trained" if is_bundle(folder / "student") else "begun" if (folder / "checkpoints").is_dir() else "todo"
 
 
-def _iterations(request: Request, recorded: Recorded | None) -> Mapping[str, int] | None:
-    names = [each.name for each in request.methods]
-    if request.budget is None:
+def _iterations(request: Request, recorded: Recorded | None) -> Mapping[str, int]:
+    """Of the methods whose number of steps is known."""
+    names, budget = [each.name for each in request.methods], request.budget
+    if budget is None:
         return dict.fromkeys(names, request.config.train.iterations)
-    if recorded is None or recorded.missing(names):
-        return None
-    return {name: recorded.iterations(name) for name in names}
+    known = {budget.method: budget.iterations} if isinstance(budget, TimeOf) else {}
+    if recorded is not None and recorded.budget_seconds is not None:  # first times stand, whatever is measured later
+        known |= {name: recorded.iterations(name) for name in names if recorded.error(name) is None}
+    return known
 
 
 def _pace(request: Request, recorded: Recorded | None, method: str, iterations: int) -> float | None:

@@ -72,7 +72,7 @@ class Recorded:
         if isinstance(self.budget, TimeOf):
             name = self.budget.method
             if seconds is None:
-                raise RunFailed(f"--budget {name}: {self.error(name)}", remedy="give the budget in seconds, and another --out")
+                raise RunFailed(f"--budget {name}: {self.error(name)}", remedy="the same command measures it again; or give another budget")
             if method == name:
                 return self.budget.iterations  # whatever rounding would make of it
         assert seconds is not None
@@ -146,14 +146,20 @@ def write_recorded(out: Path, recorded: Recorded) -> None:
     write_json(out / STEP_TIMES, {"schema": SCHEMA, **budget, **given, "methods": rows})
 
 
-def require_same_budget(out: Path, recorded: Recorded | None, budget: Budget) -> None:
-    """A folder has one budget.
+def under_budget(out: Path, recorded: Recorded | None, budget: Budget) -> Recorded | None:
+    """``recorded``, to go by ``budget``. A folder has one, from when it is known how long it is: before, no cell was trained by it.
 
     Raises:
         UsageError: it was made with another.
     """
-    if recorded is not None and recorded.budget != budget:
-        raise UsageError(
-            f"--budget {budget.flag}, which means {budget.words}: {out} holds cells of {recorded.budget.words}",
-            remedy="use that budget, or choose another --out",
-        )
+    if recorded is None or recorded.budget == budget:
+        return recorded
+    if recorded.budget_seconds is None:
+        return replace(recorded, budget=budget)
+    remedy = "use that budget"
+    if recorded.budget.flag == budget.flag and isinstance(recorded.budget, TimeOf):
+        remedy = f"add --set train.iterations={recorded.budget.iterations}"
+    raise UsageError(
+        f"--budget {budget.flag}, which means {budget.words}: cells in {out} were trained for {recorded.budget.words}",
+        remedy=f"{remedy}, or choose another --out",
+    )

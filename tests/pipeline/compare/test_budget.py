@@ -10,7 +10,7 @@ import pytest
 
 from gddctl.core.errors import RunFailed, UsageError
 from gddctl.pipeline.compare.budget import Budget, Seconds, TimeOf, asked_budget
-from gddctl.pipeline.compare.step_times import STEP_TIMES, Recorded, Timed, read_recorded, require_same_budget, write_recorded
+from gddctl.pipeline.compare.step_times import STEP_TIMES, Recorded, Timed, read_recorded, under_budget, write_recorded
 
 METHODS = ("none", "cwd", "gdd:best")
 STEPS, SLOW = 2999, 0.013  # whose product over SLOW is a little less than STEPS
@@ -31,13 +31,27 @@ def test_a_budget_is_seconds_or_the_time_of_a_method(word: str | None, budget: B
 
 
 @pytest.mark.parametrize(
-    ("word", "words"), [("gdd", METHODS), ("1 h", METHODS), ("0", ["0.001 seconds"]), ("-3", ["0.001"]), ("nan", ["0.001"])]
+    ("word", "words"),
+    [
+        ("gdd", METHODS),
+        ("1 h", METHODS),
+        ("0", ["seconds from 0.001"]),
+        ("-3", ["0.001"]),
+        ("nan", ["0.001"]),
+        ("inf", ["number of seconds"]),
+    ],
 )
 def test_anything_else_is_refused(word: str, words: Sequence[str]) -> None:
     with pytest.raises(UsageError) as refused:
         asked_budget(word, METHODS, 8)
     said = f"{refused.value.message} {refused.value.remedy}"
     assert f"--budget {word}" in said and all(each in said for each in words)
+
+
+def test_a_label_that_reads_as_a_number_is_no_budget() -> None:
+    for label in ("50", "1e3", "nan"):
+        with pytest.raises(UsageError, match=f"--budget {label}: may be seconds or the method of that name"):
+            asked_budget(label, (*METHODS, label), 8)
 
 
 def test_the_method_whose_time_it_is_keeps_its_iterations_and_the_others_get_as_long(tmp_path: Path) -> None:
@@ -65,12 +79,14 @@ def test_a_file_from_before_budgets_could_be_a_methods_time_is_read(tmp_path: Pa
 
 def test_a_folder_has_one_budget(tmp_path: Path) -> None:
     for made in (Seconds(60.0), TimeOf("gdd:best", STEPS)):
-        require_same_budget(tmp_path, recorded(made), made)
+        assert under_budget(tmp_path, recorded(made), made) == recorded(made)
         for other in (Seconds(61.0), TimeOf("none", STEPS), TimeOf("gdd:best", STEPS + 1)):
             with pytest.raises(UsageError) as refused:
-                require_same_budget(tmp_path, recorded(made), other)
+                under_budget(tmp_path, recorded(made), other)
             assert made.words in refused.value.message and other.words in refused.value.message
-    require_same_budget(tmp_path, None, Seconds(1.0))
+            same = other.flag == made.flag
+            assert (refused.value.remedy or "").startswith(f"add --set train.iterations={STEPS}," if same else "use that budget,")
+    assert under_budget(tmp_path, None, Seconds(1.0)) is None
 
 
 def test_where_that_method_has_no_time_the_reason_is_said_and_the_table_stands(tmp_path: Path) -> None:
@@ -81,3 +97,5 @@ def test_where_that_method_has_no_time_the_reason_is_said_and_the_table_stands(t
     write_recorded(tmp_path, lost)
     assert read_recorded(tmp_path) == lost
     assert lost.joined({"gdd:best": Timed((SLOW,))}).iterations("gdd:best") == STEPS, "measured later, it is known"
+    other = under_budget(tmp_path, lost, Seconds(7.0))
+    assert other is not None and other.budget == Seconds(7.0) and other.methods == lost.methods, "no cell was trained by what is not known"

@@ -24,7 +24,7 @@ from gddctl.pipeline.compare.learning import learning_of
 from gddctl.pipeline.compare.methods import compared_methods
 from gddctl.pipeline.compare.plan import arms_of, cell_folder, planned_cells, seeds_in
 from gddctl.pipeline.compare.slots import _on_devices, slots_for
-from gddctl.pipeline.compare.step_times import Recorded, Timed, read_recorded, require_same_budget, write_recorded
+from gddctl.pipeline.compare.step_times import Recorded, Timed, read_recorded, under_budget, write_recorded
 
 LABELS = {"cwd5": {"kind": "cwd", "weight": 5.0}, "both": [{"kind": "kd"}, {"kind": "cwd"}]}
 
@@ -97,9 +97,9 @@ def test_a_budget_in_seconds_is_whole_steps_by_the_recorded_median(tmp_path: Pat
     write_recorded(tmp_path, waited)
     assert read_recorded(tmp_path) == waited and waited.table().times[0].data_wait == pytest.approx(0.5)
     assert first.table().times[0].data_wait is None
-    require_same_budget(tmp_path, joined, Seconds(60.0))
+    under_budget(tmp_path, joined, Seconds(60.0))
     with pytest.raises(UsageError, match="60 seconds"):
-        require_same_budget(tmp_path, joined, Seconds(61.0))
+        under_budget(tmp_path, joined, Seconds(61.0))
 
 
 def test_holding_out_gives_the_folder_another_name_and_leaves_val_out() -> None:

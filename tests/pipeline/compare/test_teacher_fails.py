@@ -14,13 +14,13 @@ from gddctl.core.errors import DataError, GddctlError, RunFailed
 from gddctl.core.reports.comparison import Cell
 from gddctl.core.workspace import claim
 from gddctl.pipeline.compare import compare as whole
-from gddctl.pipeline.compare.budget import Seconds
+from gddctl.pipeline.compare.budget import Seconds, TimeOf
 from gddctl.pipeline.compare.cell_files import read_cell, write_cell, write_counts
 from gddctl.pipeline.compare.compare import Request, requested
 from gddctl.pipeline.compare.ground import common_digest, common_settings
 from gddctl.pipeline.compare.pool import Outcome, Task, run_tasks
 from gddctl.pipeline.compare.result import Result
-from gddctl.pipeline.compare.step_times import Recorded, Timed, write_recorded
+from gddctl.pipeline.compare.step_times import Recorded, Timed, read_recorded, write_recorded
 from gddctl.pipeline.compare.teachers import planned_teacher
 from gddctl.pipeline.compare.teaching import make_teachers
 from gddctl.pipeline.compare.timing import timed
@@ -156,6 +156,22 @@ def test_a_label_without_a_teacher_is_not_timed_and_its_row_says_why(
     rows = {row.arm.method: row for row in worked(request).comparison.rows}
     assert children == ["none seed 0", "cwd seed 0"], "the record has what is wanted: nothing is measured"
     assert rows["mine"].failed[0][1].startswith("its teacher failed: ")
+
+
+def test_a_budget_that_is_the_time_of_a_label_without_a_teacher_says_why_before_anything_is_measured(
+    make_bundle: MakeBundle, broken: str, children: list[str], tmp_path: Path
+) -> None:
+    own = (f"teacher.bundle={make_bundle('pspnet')}", broken)
+    with pytest.raises(RunFailed, match=r"--budget mine: its teacher failed: .*net\.pth"):
+        worked(asked(tmp_path / "out", *own, budget="mine"))
+    assert children == []
+    request = asked(tmp_path / "out", *own, budget="1")
+    write_recorded(request.out, Recorded(TimeOf("mine", 4), "cpu", 1, 1, 1, {"none": Timed((0.1,)), "cwd": Timed((0.2,))}))
+    worked(request)
+    recorded = read_recorded(request.out)
+    assert children == ["none seed 0", "cwd seed 0"] and recorded is not None and recorded.budget == Seconds(1.0), (
+        "the other was never known"
+    )
 
 
 class Machine:
