@@ -25,7 +25,7 @@ from gddctl.core.errors import ArtifactError, GddctlError
 from gddctl.core.reports.latency import LatencyReport
 from gddctl.core.reports.regression import Finding, Regression
 from gddctl.pipeline.benching import read_report
-from tests.commands.conftest import GDDCTL, Cli, Done
+from tests.commands.conftest import GDDCTL, Cli, Done, heed_interrupts
 
 SMALL = ("--threads", "1", "--samples", "16", "--seconds", "0", "--rounds", "8")
 GENEROUS = "900%"  # ten times as slow: no machine that tests run on is that unsteady from one minute to the next
@@ -279,7 +279,7 @@ def test_an_interrupted_bench_says_that_it_kept_nothing_and_leaves_nothing(psp: 
         out.mkdir()
         (out / "mine").write_text("x")
     words = [GDDCTL, "bench", str(psp.fp32_deploy.path), "--seconds", "600", "--out", str(out)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as child:  # noqa: PLW1509
         assert child.stderr is not None
         for line in child.stderr:
             if "warm up" in line:
