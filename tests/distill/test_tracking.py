@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -194,4 +195,7 @@ def test_wandb_stays_offline_in_the_run_folder(make_job: MakeJob, tmp_path: Path
     run_id = json.loads((job.checkpoints / RUNS_NAME).read_text())["wandb"]
     parts = list((tmp_path / "wandb").glob(f"offline-run-*-{run_id}/run-{run_id}.wandb"))
     assert len(parts) == 2
-    assert all(b"loss" in part.read_bytes() and b"grad_norm" in part.read_bytes() for part in parts)
+    deadline = time.monotonic() + 60  # wandb's own process writes the end of a file after finish() has returned
+    while not all(b"loss" in part.read_bytes() and b"grad_norm" in part.read_bytes() for part in parts):
+        assert time.monotonic() < deadline, {part.name: len(part.read_bytes()) for part in parts}
+        time.sleep(0.1)
